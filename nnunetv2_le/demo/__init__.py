@@ -1,0 +1,1 @@
+"""Phantoms and image corruptions for the demo, tests and studies: no patient data."""

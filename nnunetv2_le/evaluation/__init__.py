@@ -1,0 +1,1 @@
+"""Metrics: overlap, surface distance, calibration error, failure detection."""

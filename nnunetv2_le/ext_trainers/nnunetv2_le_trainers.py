@@ -1,0 +1,8 @@
+"""The one module that nnU-Net's search in ``nnUNet_extTrainer`` finds: it re-exports the trainers, nothing else.
+
+nnU-Net imports every module it finds there as a top-level module and drops it again. The classes themselves live in the
+package, so that there is one copy of each, however often nnU-Net searches.
+"""
+
+from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
+from nnunetv2_le.training.variants import *  # noqa: F403

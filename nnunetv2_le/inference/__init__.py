@@ -1,0 +1,1 @@
+"""From images to files: members, sliding window, native grid, tables."""

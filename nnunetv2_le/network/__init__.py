@@ -1,0 +1,1 @@
+"""Networks that give several probabilistic predictions in one pass."""

@@ -1,0 +1,54 @@
+"""Upsampling and averaging of logits, for classes (softmax) and overlapping regions (sigmoid)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def upsample(
+    logits: Float[Tensor, "batch classes *coarse"], size: Sequence[int]
+) -> Float[Tensor, "batch classes *space"]:
+    """Logits at another resolution, by (bi-, tri-) linear interpolation with aligned voxel borders.
+
+    Args:
+        logits: logits of one head.
+        size: spatial size that is wanted.
+
+    Returns:
+        The logits at that size; the same tensor where the size is right already.
+    """
+    if tuple(logits.shape[2:]) == tuple(size):
+        return logits
+    return F.interpolate(
+        logits, size=tuple(size), mode=_LINEAR[logits.ndim - 2], align_corners=False
+    )
+
+
+def mean_probability_logits(
+    logits: Sequence[Float[Tensor, "batch classes *space"]], *, has_regions: bool
+) -> Float[Tensor, "batch classes *space"]:
+    """Logits whose softmax (regions: sigmoid) is the mean probability of the given heads.
+
+    ``ln (1/M sum_m softmax(z_m))``; regions: ``logit (1/M sum_m sigmoid(z_m))``, computed from
+    ``ln mean p - ln mean (1 - p)`` so that no probability is rounded to 0 or 1. One head is returned as it is, so that a
+    model with one head keeps nnU-Net's very numbers.
+
+    Args:
+        logits: one tensor a head, all of the same size.
+        has_regions: whether channels are overlapping regions.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    stacked = torch.stack(list(logits)).float()
+    if not has_regions:
+        return _log_mean_exp(torch.log_softmax(stacked, dim=2))
+    return _log_mean_exp(F.logsigmoid(stacked)) - _log_mean_exp(F.logsigmoid(-stacked))
+
+
+def _log_mean_exp(values: Float[Tensor, "members *rest"]) -> Float[Tensor, "*rest"]:
+    return torch.logsumexp(values, dim=0) - torch.log(torch.tensor(float(values.shape[0])))

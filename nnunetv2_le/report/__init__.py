@@ -1,0 +1,1 @@
+"""Figures and pages for a person to look at."""

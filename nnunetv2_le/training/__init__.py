@@ -1,0 +1,1 @@
+"""Trainers, and the losses and schedules they use."""

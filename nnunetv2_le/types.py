@@ -1,0 +1,172 @@
+"""The words of the package as types: members, families, labels, counts and the scores of a case.
+
+A **member** is one probabilistic prediction of an image; a **family** is a set of members that differ in one thing.
+Everything below ``inference`` is written for these and does not know where they come from.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Fusion = Literal["mean", "majority", "staple", "last"]
+Direction = Literal["higher_is_better", "higher_is_worse", "none"]
+
+LabelValue = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the channels of a prediction mean.
+
+    Attributes:
+        names: foreground labels (or regions), in order.
+        values: the label value of each, or the tuple of label values that a region joins.
+        has_regions: True if channels are overlapping regions (one sigmoid each, no background channel); False if they
+            are exclusive classes (a softmax, channel 0 is the background).
+        region_values: for regions, the value that nnU-Net paints each region with, in order; empty for classes.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[LabelValue, ...]
+    has_regions: bool = False
+    region_values: tuple[int, ...] = ()
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a prediction: one a region, or one a class with the background."""
+        return len(self.names) + (not self.has_regions)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Members that differ in one thing.
+
+    Attributes:
+        name: ``heads``, ``mirrors``, ``folds``, ...
+        members: a name for each, in order.
+        ordered: whether the order means depth (shallow to deep), so that layer agreement is defined. True for heads alone.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """Which members a prediction keeps, and which of them make the segmentation.
+
+    Members are numbered over all families in order, then the ``extra`` members, which belong to no family and are there
+    to be fused only.
+
+    Attributes:
+        families: the families, in order.
+        fused: numbers of the members whose mean probability is the segmentation.
+        extra: names of members without a family.
+    """
+
+    families: tuple[Family, ...]
+    fused: tuple[int, ...]
+    extra: tuple[str, ...] = ()
+
+    @property
+    def num_family_members(self) -> int:
+        """Members that belong to a family; agreement is counted between these."""
+        return sum(len(family.members) for family in self.families)
+
+    @property
+    def num_members(self) -> int:
+        """All members, the extra ones included."""
+        return self.num_family_members + len(self.extra)
+
+    def numbers(self, family: Family) -> range:
+        """The members of a family, as numbers over all members."""
+        start = 0
+        for other in self.families:
+            if other.name == family.name:
+                return range(start, start + len(other.members))
+            start += len(other.members)
+        raise KeyError(family.name)
+
+
+@dataclass(frozen=True)
+class OverlapCounts:
+    """Voxel counts from which every agreement score follows exactly.
+
+    Attributes:
+        pairs: ``pairs[l, i, j]`` = |A_i and A_j| for foreground label ``l`` and members ``i``, ``j`` of all families in the
+            order of the plan; the diagonal holds the sizes |A_i|.
+        with_fused: ``with_fused[l, i]`` = |A_i and F|, F the fused segmentation.
+        fused: ``fused[l]`` = |F|.
+    """
+
+    pairs: Int[np.ndarray, "labels members members"]
+    with_fused: Int[np.ndarray, "labels members"]
+    fused: Int[np.ndarray, "labels"]
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """What is left of all members on the network's grid, once every voxel was seen.
+
+    Attributes:
+        fused_logits: logits of the fused prediction (softmax or sigmoid gives its probability), float16.
+        fused_masks: the fused segmentation, one mask a foreground label or region.
+        maps: voxel maps by name, float32: ``entropy`` and ``<family>_mutual_information``, ``<family>_variance``,
+            ``<family>_agreement`` (share of the family's members that give the voxel its fused label).
+        counts: overlaps of members.
+        member_logits: logits of every family member, where they were asked for.
+    """
+
+    fused_logits: Float[np.ndarray, "channels depth height width"]
+    fused_masks: Bool[np.ndarray, "labels depth height width"]
+    maps: dict[str, Float[np.ndarray, "depth height width"]]
+    counts: OverlapCounts
+    member_logits: Float[np.ndarray, "members channels depth height width"] | None = None
+
+
+@dataclass(frozen=True)
+class ComponentScores:
+    """One connected component of the fused segmentation (a lesion).
+
+    Attributes:
+        label: name of the label or region.
+        component: its number within the case and label, 1 for the largest.
+        centre_voxels: centre of mass (depth, height, width) on the network's grid.
+        volume_ml: its volume in millilitres.
+        scores: ``entropy_mean`` (nats) and for each family ``<family>_agreement``: the mean share of members that give its
+            voxels this label.
+    """
+
+    label: str
+    component: int
+    centre_voxels: tuple[float, float, float]
+    volume_ml: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """Every score of one case: a row of ``uncertainty.csv`` and its rows in the label and component tables.
+
+    Undefined values are NaN here and empty fields in the tables.
+
+    Attributes:
+        case: name of the case.
+        scores: column name to value, mean over foreground labels, in the order of the columns.
+        per_label: label name to (column name to value).
+        components: connected components of the fused segmentation.
+        empty_prediction: True if every member is empty for every label.
+        num_members: members of all families.
+        layer_agreement: the curve a_1..a_n, mean over labels; empty without an ordered family.
+    """
+
+    case: str
+    scores: dict[str, float]
+    per_label: dict[str, dict[str, float]]
+    components: tuple[ComponentScores, ...] = ()
+    empty_prediction: bool = False
+    num_members: int = 0
+    layer_agreement: tuple[float, ...] = field(default=())
