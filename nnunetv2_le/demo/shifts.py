@@ -112,9 +112,9 @@ def bias_field(image: Image, severity: int, rng: np.random.Generator) -> Image:
 def contrast(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Another contrast between tissues: a power law on the intensities.
 
-    ``u -> u^g`` or ``u -> 1 - (1 - u)^g`` with equal chance, u the intensity scaled to 0..1 from the
-    1st to the 99th percentile. Both keep black and white and the order of intensities; the first
-    crushes dark tissues, the second bright ones.
+    ``u -> u^g`` or ``u -> 1 - (1 - u)^g`` with equal chance, u the intensity scaled to 0..1 from
+    the 1st to the 99th percentile. Both keep black and white and the order of intensities; the
+    first crushes dark tissues, the second bright ones.
 
     Args:
         image: any scale.
