@@ -1,0 +1,103 @@
+"""What all tests share: where the real data lie, and nnU-Net's folders.
+
+Real data: ``data_root`` is nnU-Net's raw folder with ``Dataset004_Hippocampus`` and
+``Dataset101_LIDC``, from the environment variable below or from ``../shared/data/nnUNet_raw``
+beside the repository. Tests that need it are skipped where it is absent, and the last lines of the
+run say so.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jaxtyping
+import pytest
+from hypothesis import settings
+
+DATA_VARIABLE = "NNUNETV2_LE_TEST_DATA"
+DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data" / "nnUNet_raw"
+NNUNET_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+# The machine is shared: how long an example takes says nothing. Reproducible, as everything in CI.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
+
+_without_data = pytest.StashKey[list[str]]()
+
+
+@dataclass(frozen=True)
+class NnunetFolders:
+    """nnU-Net's three folders for one test (or one module)."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+
+@pytest.fixture(scope="session")
+def data_root(request: pytest.FixtureRequest) -> Path:
+    """The folder with the real data sets; skips the test where there is none."""
+    folder = Path(os.environ.get(DATA_VARIABLE, DEFAULT_DATA))
+    if not (folder / "Dataset004_Hippocampus").is_dir():
+        pytest.skip(f"real data are absent: {folder} has no Dataset004_Hippocampus")
+    return folder
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetFolders:
+    """Empty nnU-Net folders for one test; the environment is restored afterwards."""
+    return _set_folders(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NnunetFolders]:
+    """Empty nnU-Net folders for all tests of a module: trained once, used by many."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield _set_folders(tmp_path_factory.mktemp("nnunet"), monkeypatch)
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """What a user meets, who has no shape checks: for tests of our errors about wrong shapes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def _set_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetFolders:
+    """Create the folders and point nnU-Net at them; it reads the variables when it needs them."""
+    for variable in NNUNET_VARIABLES:
+        (root / variable).mkdir()
+        monkeypatch.setenv(variable, str(root / variable))
+    monkeypatch.setenv("nnUNet_compile", "f")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    return NnunetFolders(*(root / variable for variable in NNUNET_VARIABLES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_without_data] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember which tests were skipped for want of data."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and "real data are absent" in str(report.longrepr):
+        item.config.stash[_without_data].append(item.nodeid)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say loudly that tests on real data did not run."""
+    number = len(config.stash[_without_data])
+    if number:
+        terminalreporter.write_line(
+            f"{number} TESTS WERE SKIPPED BECAUSE THE REAL DATA ARE ABSENT: SET {DATA_VARIABLE} TO "
+            "A FOLDER WITH Dataset004_Hippocampus AND Dataset101_LIDC IN NNU-NET RAW LAYOUT.",
+            red=True,
+            bold=True,
+        )
