@@ -1,23 +1,25 @@
 """A layer ensemble on an nnU-Net U-Net: heads on layers of different depth, one forward pass.
 
 The trunk keeps nnU-Net's own modules and names (``encoder.*``, ``decoder.*``), and the decoder heads are nnU-Net's own
-``decoder.seg_layers``, so a stock checkpoint loads into it. All further heads are 1x1 convolutions whose parameter names
-contain ``.seg_layers.``: nnU-Net's loader of pretrained weights demands every other name to be in the checkpoint.
+``decoder.seg_layers``, so a stock checkpoint loads into it. All further heads are 1x1 convolutions
+whose parameter names contain ``.seg_layers.``: nnU-Net's loader of pretrained weights demands every
+other name to be in the checkpoint.
 
-Our heads are the paper's "output heads" (Fig. 1): there after every convolution block of a U-Net, here after every stage
-by default. Source: Kushibar et al., "Layer Ensembles: A Single-Pass Uncertainty Estimation in Deep Learning for
+Our heads are the paper's "output heads" (Fig. 1): there after every convolution block of a U-Net,
+here after every stage by default (``documentation/decisions/003-heads-per-stage.md``).
+
+Source: Kushibar et al., "Layer Ensembles: A Single-Pass Uncertainty Estimation in Deep Learning for
 Segmentation", MICCAI 2022, arXiv:2203.08878.
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nnunetv2_le.errors import UnsupportedArchitectureError
-from nnunetv2_le.network.logits import mean_probability_logits, upsample
+from nnunetv2_le.network.blocks import conv_blocks, is_pooling, require_encoder_decoder
+from nnunetv2_le.network.logits import mean_probability_logits, scale_gradient, upsample
 
 Granularity = Literal["stage", "block"]
 
@@ -25,15 +27,17 @@ Granularity = Literal["stage", "block"]
 class LayerEnsembleUNet(nn.Module):
     """Segmentation heads on the layers of a convolutional encoder and decoder.
 
-    Heads are ordered shallow to deep: the encoder from the input to the bottleneck, then the decoder from the bottleneck
-    to full resolution. The last head is the one that a stock nnU-Net uses.
+    Heads are ordered shallow to deep: the encoder from the input to the bottleneck, then the decoder
+    from the bottleneck to full resolution. The last head is the one that a stock nnU-Net uses.
 
     Args:
         unet: a network with nnU-Net's ``encoder`` and ``decoder``.
         encoder_heads: whether encoder layers carry heads.
-        encoder_gradient: share of the encoder heads' gradient that reaches the trunk: 0 (probes) to 1.
-        granularity: a head after every ``stage``, or after every convolution ``block`` inside the stages.
-        num_fused_heads: how many of the last heads are fused into the one tensor that a stock predictor gets.
+        encoder_gradient: share of the encoder heads' gradient that reaches the trunk: 0 (probes)
+            to 1.
+        granularity: a head after every ``stage``, or after every convolution ``block`` in the stages.
+        num_fused_heads: how many of the last heads are fused into the one tensor that a stock
+            predictor gets.
         deep_supervision: True gives all heads (training), False the one fused tensor.
 
     Raises:
@@ -66,7 +70,7 @@ class LayerEnsembleUNet(nn.Module):
 
     @property
     def has_regions(self) -> bool:
-        """Whether channels are overlapping regions (sigmoid) instead of exclusive classes (softmax)."""
+        """Whether channels are overlapping regions (sigmoid) or exclusive classes (softmax)."""
         return self.extra_heads.seg_layers.has_regions
 
     @has_regions.setter
@@ -80,77 +84,75 @@ class LayerEnsembleUNet(nn.Module):
             images: a batch of patches.
 
         Returns:
-            With ``deep_supervision``: logits of every head, finest first (nnU-Net's order). Without: one tensor, the
-            logarithm of the fused heads' mean probability (regions: its logit), which nnU-Net can treat as its own.
+            With ``deep_supervision``: logits of every head, finest first (nnU-Net's order). Without:
+            one tensor, the logarithm of the fused heads' mean probability (regions: its logit),
+            which nnU-Net can treat as its own.
         """
         size = images.shape[2:]
         if self.deep_supervision:
             return [upsample(logits, size) for logits in reversed(self.head_logits(images))]
-        fused = [upsample(logits, size) for logits in self._last_heads(images)]
+        first_fused = len(self.head_names) - self.num_fused_heads
+        fused = [upsample(logits, size) for logits in self.head_logits(images, first=first_fused)]
         return mean_probability_logits(fused, has_regions=self.has_regions)
 
     def head_logits(
-        self, images: Float[Tensor, "batch channels *space"]
+        self, images: Float[Tensor, "batch channels *space"], *, first: int = 0
     ) -> list[Float[Tensor, "batch classes *coarse"]]:
-        """Logits of every head at its own layer's resolution, in head order (shallow to deep)."""
-        heads = self._heads()
-        return [next(heads)(features) for features in self._features(images)]
+        """Logits of every head at its own layer's resolution, in head order (shallow to deep).
 
-    def _last_heads(self, images: Tensor) -> list[Tensor]:
-        """Logits of the fused heads alone; other heads cost nothing at a stock prediction."""
-        heads = list(self._heads())
-        first = len(heads) - self.num_fused_heads
-        return [
-            head(features)
-            for number, (head, features) in enumerate(
-                zip(heads, self._features(images), strict=True)
-            )
-            if number >= first
-        ]
+        Args:
+            images: a batch of patches.
+            first: the first head that is wanted; the heads before it cost nothing.
+        """
+        seen = zip(self._heads(), self._features(images), strict=True)
+        return [head(features) for head, features in list(seen)[first:]]
 
-    def _features(self, images: Tensor) -> Iterator[Tensor]:
+    def _features(self, images: Tensor) -> list[Tensor]:
         """What each head sees, in head order."""
         stem = getattr(self.encoder, "stem", None)
         x = images if stem is None else stem(images)
+        seen: list[Tensor] = []
         skips = []
         for stage in self.encoder.stages:
-            for x in self._run(stage, x):
-                if self.has_encoder_heads:
-                    yield scale_gradient(x, self.encoder_gradient)
+            outputs = self._run(stage, x)
+            x = outputs[-1]
             skips.append(x)
+            if self.has_encoder_heads:
+                seen += [scale_gradient(output, self.encoder_gradient) for output in outputs]
         for transposed, stage, skip in zip(
             self.decoder.transpconvs, self.decoder.stages, skips[-2::-1], strict=True
         ):
-            x = torch.cat((transposed(x), skip), dim=1)
-            for x in self._run(stage, x):
-                yield x
+            outputs = self._run(stage, torch.cat((transposed(x), skip), dim=1))
+            x = outputs[-1]
+            seen += outputs
+        return seen
 
-    def _run(self, stage: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    def _run(self, stage: nn.Module, x: Tensor) -> list[Tensor]:
         """Outputs of a stage that carry a head; the last one is the stage's own output."""
         if self.granularity == "stage":
-            yield stage(x)
-            return
+            return [stage(x)]
+        outputs = []
         for block in conv_blocks(stage):
             x = block(x)
-            if not isinstance(block, _POOLING):
-                yield x
+            if not is_pooling(block):
+                outputs.append(x)
+        return outputs
 
-    def _heads(self) -> Iterator[nn.Module]:
-        """The heads in order; nnU-Net's own segmentation layer is the last one of each decoder stage."""
-        extra = iter(self.extra_heads.seg_layers)
-        if self.has_encoder_heads:
-            for stage in self.encoder.stages:
-                for _ in range(self._heads_on(stage)):
-                    yield next(extra)
+    def _heads(self) -> list[nn.Module]:
+        """The heads in order; nnU-Net's own layer is the last one of each decoder stage."""
+        extra = list(self.extra_heads.seg_layers)
+        num_encoder = sum(map(self._heads_on, self.encoder.stages)) * self.has_encoder_heads
+        heads, extra = extra[:num_encoder], extra[num_encoder:]
         for stage, own in zip(self.decoder.stages, self.decoder.seg_layers, strict=True):
-            for _ in range(self._heads_on(stage) - 1):
-                yield next(extra)
-            yield own
+            inner = self._heads_on(stage) - 1
+            heads += [*extra[:inner], own]
+            extra = extra[inner:]
+        return heads
 
     def _heads_on(self, stage: nn.Module) -> int:
         if self.granularity == "stage":
             return 1
-        return sum(not isinstance(block, _POOLING) for block in conv_blocks(stage))
+        return sum(not is_pooling(block) for block in conv_blocks(stage))
 
     def _extra_channels(self) -> list[int]:
         """Channels that each head besides nnU-Net's own sees, in head order."""
@@ -163,21 +165,24 @@ class LayerEnsembleUNet(nn.Module):
             channels += [width] * (self._heads_on(stage) - 1)
         return channels
 
-    def _head_names(self) -> Iterator[str]:
+    def _head_names(self) -> list[str]:
         parts = [("encoder", self.encoder.stages)] if self.has_encoder_heads else []
-        for part, stages in [*parts, ("decoder", self.decoder.stages)]:
-            for number, stage in enumerate(stages):
-                count = self._heads_on(stage)
-                for block in range(count):
-                    yield (
-                        f"{part}_{number}"
-                        if self.granularity == "stage"
-                        else f"{part}_{number}_block_{block}"
-                    )
+        stages = [
+            (f"{part}_{number}", stage)
+            for part, part_stages in [*parts, ("decoder", self.decoder.stages)]
+            for number, stage in enumerate(part_stages)
+        ]
+        if self.granularity == "stage":
+            return [name for name, _ in stages]
+        return [
+            f"{name}_block_{block}"
+            for name, stage in stages
+            for block in range(self._heads_on(stage))
+        ]
 
 
 class _ExtraHeads(nn.Module):
-    """Holds the extra heads under the name ``seg_layers``, which nnU-Net's loader of pretrained weights skips."""
+    """Holds the extra heads as ``seg_layers``, a name nnU-Net's loader of weights skips."""
 
     def __init__(self, conv_op: type[nn.Module], channels: list[int], num_classes: int) -> None:
         super().__init__()
@@ -189,7 +194,8 @@ class _ExtraHeads(nn.Module):
 class _HeadList(nn.ModuleList):
     """Heads, and in the checkpoint beside them whether their channels are regions.
 
-    nnU-Net does not say at prediction whether a network was trained on regions, and the fused tensor depends on it.
+    nnU-Net does not say at prediction whether a network was trained on regions, and the fused tensor
+    depends on it (``documentation/decisions/002-one-tensor-and-regions-in-the-checkpoint.md``).
     """
 
     has_regions = False
@@ -201,49 +207,3 @@ class _HeadList(nn.ModuleList):
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what the checkpoint kept."""
         self.has_regions = bool(state)
-
-
-_POOLING = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-
-
-def conv_blocks(stage: nn.Module) -> list[nn.Module]:
-    """The convolution (or residual) blocks of a stage of nnU-Net's networks, in order of computation."""
-    if isinstance(stage, nn.Sequential):
-        return [block for part in stage for block in conv_blocks(part)]
-    for name in ("convs", "blocks"):
-        if isinstance(inner := getattr(stage, name, None), nn.Sequential):
-            return list(inner)
-    return [stage]
-
-
-def scale_gradient(features: Float[Tensor, "*shape"], share: float) -> Float[Tensor, "*shape"]:
-    """The same values with only a share of the gradient passing back: 0 none, 1 all."""
-    if share == 1:
-        return features
-    if share == 0:
-        return features.detach()
-    return share * features + (1 - share) * features.detach()
-
-
-def require_encoder_decoder(network: nn.Module) -> None:
-    """Refuse a network that has no convolutional encoder and decoder of nnU-Net's kind.
-
-    Raises:
-        UnsupportedArchitectureError: naming what is missing.
-    """
-    needed = {
-        "encoder": ("stages", "output_channels", "conv_op"),
-        "decoder": ("stages", "transpconvs", "seg_layers"),
-    }
-    missing = [
-        f"{part}.{name}"
-        for part, names in needed.items()
-        for name in names
-        if not hasattr(getattr(network, part, None), name)
-    ]
-    if missing:
-        raise UnsupportedArchitectureError(
-            f"A layer ensemble needs a network with a convolutional encoder and decoder (PlainConvUNet, ResidualEncoderUNet, "
-            f"ResidualUNet); {type(network).__name__} lacks {', '.join(missing)}. Plan the dataset with one of nnU-Net's "
-            f"U-Net planners, or train this architecture with nnUNetTrainer."
-        )

@@ -1,6 +1,8 @@
-"""Upsampling and averaging of logits, for classes (softmax) and overlapping regions (sigmoid)."""
+"""Logits of heads: upsampling, averaging as probabilities, and the gradient they send back."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +37,15 @@ def mean_probability_logits(
     """Logits whose softmax (regions: sigmoid) is the mean probability of the given heads.
 
     ``ln (1/M sum_m softmax(z_m))``; regions: ``logit (1/M sum_m sigmoid(z_m))``, computed from
-    ``ln mean p - ln mean (1 - p)`` so that no probability is rounded to 0 or 1. One head is returned as it is, so that a
-    model with one head keeps nnU-Net's very numbers.
+    ``ln mean p - ln mean (1 - p)`` so that no probability is rounded to 0 or 1. One head is returned
+    as it is, so that a model with one head keeps nnU-Net's very numbers.
 
     Args:
         logits: one tensor a head, all of the same size.
         has_regions: whether channels are overlapping regions.
+
+    Returns:
+        float32 where several heads are averaged.
     """
     if len(logits) == 1:
         return logits[0]
@@ -51,4 +56,26 @@ def mean_probability_logits(
 
 
 def _log_mean_exp(values: Float[Tensor, "members *rest"]) -> Float[Tensor, "*rest"]:
-    return torch.logsumexp(values, dim=0) - torch.log(torch.tensor(float(values.shape[0])))
+    return torch.logsumexp(values, dim=0) - math.log(values.shape[0])
+
+
+def scale_gradient(features: Float[Tensor, "*shape"], share: float) -> Float[Tensor, "*shape"]:
+    """The very same values with only a share of the gradient passing back: 0 none, 1 all."""
+    if share == 1:
+        return features
+    if share == 0:
+        return features.detach()
+    return _ScaledGradient.apply(features, share)  # type: ignore[no-any-return]
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """Identity forward, a multiple of the gradient backward."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, share: float) -> Tensor:
+        ctx.share = share
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.share, None

@@ -1,14 +1,11 @@
-"""Variants of the layer-ensemble trainer: other heads, other lengths, as nnU-Net names its own."""
+"""Variants of the layer-ensemble trainer: other heads, other gradients."""
 
-from typing import Any
-
-import torch
-
+from nnunetv2_le.network.layer_ensemble_unet import Granularity
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 
 
 class LayerEnsembleTrainerDecoderHeads(LayerEnsembleTrainer):
-    """Heads on the decoder alone: nnU-Net's deep-supervision heads, each trained with weight 1 at full resolution."""
+    """Heads on the decoder alone: nnU-Net's deep-supervision heads, weight 1, full resolution."""
 
     encoder_heads = False
 
@@ -28,4 +25,4 @@ class LayerEnsembleTrainerFullGradient(LayerEnsembleTrainer):
 class LayerEnsembleTrainerBlockHeads(LayerEnsembleTrainer):
     """A head after every convolution block, as in the paper's U-Net."""
 
-    granularity = "block"
+    granularity: Granularity = "block"

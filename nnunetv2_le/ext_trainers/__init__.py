@@ -1,0 +1,1 @@
+"""The folder that ``nnUNet_extTrainer`` points at; nnU-Net searches the one module in it."""

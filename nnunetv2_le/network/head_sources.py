@@ -1,0 +1,83 @@
+"""What gives the heads of a network, whoever trained it, under one interface.
+
+A head source is a module that maps a patch to one tensor of logits a head, shallow to deep, each at its own layer's
+resolution. A layer ensemble has its own heads; a stock nnU-Net has its deep-supervision heads; any other network has one.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+
+
+class HeadSource(nn.Module):
+    """Base: one head, the network's own output.
+
+    Attributes:
+        network: the network; its parameters are loaded by name, so it is kept as it is.
+        head_names: a name for each head, shallow to deep.
+        num_fused_heads: how many of the last heads make the segmentation.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.head_names: tuple[str, ...] = ("output",)
+        self.num_fused_heads = 1
+
+    def forward(
+        self, images: Float[Tensor, "batch channels *space"]
+    ) -> list[Float[Tensor, "batch classes *coarse"]]:
+        """Logits of every head."""
+        return [self.network(images)]
+
+
+class LayerEnsembleHeads(HeadSource):
+    """All heads of a layer ensemble."""
+
+    def __init__(self, network: LayerEnsembleUNet) -> None:
+        super().__init__(network)
+        self.head_names = network.head_names
+        self.num_fused_heads = network.num_fused_heads
+
+    def forward(
+        self, images: Float[Tensor, "batch channels *space"]
+    ) -> list[Float[Tensor, "batch classes *coarse"]]:
+        """Logits of every head."""
+        return list(self.network.head_logits(images))
+
+
+class DeepSupervisionHeads(HeadSource):
+    """The heads that nnU-Net trained for deep supervision.
+
+    The coarsest one is left out: nnU-Net trains it with weight 0. The finest head alone makes the segmentation, as in
+    nnU-Net.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        network.decoder.deep_supervision = True
+        stages = len(network.decoder.stages)
+        self.skip = 1 if stages > 1 else 0
+        self.head_names = tuple(f"decoder_{number}" for number in range(self.skip, stages))
+
+    def forward(
+        self, images: Float[Tensor, "batch channels *space"]
+    ) -> list[Float[Tensor, "batch classes *coarse"]]:
+        """Logits of every trained head."""
+        return list(self.network(images))[::-1][self.skip :]
+
+
+def head_source(network: nn.Module, *, deep_supervision: bool) -> HeadSource:
+    """The heads of a network.
+
+    Args:
+        network: a layer ensemble, a U-Net of nnU-Net, or any network that gives one tensor of logits.
+        deep_supervision: whether the network was trained with nnU-Net's deep supervision.
+    """
+    if isinstance(network, LayerEnsembleUNet):
+        return LayerEnsembleHeads(network)
+    decoder = getattr(network, "decoder", None)
+    if deep_supervision and hasattr(decoder, "seg_layers") and hasattr(decoder, "deep_supervision"):
+        return DeepSupervisionHeads(network)
+    return HeadSource(network)
