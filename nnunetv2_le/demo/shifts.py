@@ -42,10 +42,10 @@ def noise(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
     Args:
         image: any scale.
-        severity: sigma is 0.5, 1.0 or 1.5 standard deviations of the image.
+        severity: sigma is 0.5, 1.2 or 1.6 standard deviations of the image.
         rng: source of chance.
     """
-    sigma = _pick(severity, (0.5, 1.0, 1.5)) * float(image.std())
+    sigma = _pick(severity, (0.5, 1.2, 1.6)) * float(image.std())
     magnitude, lowest = _above_minimum(image)
     real, imaginary = rng.normal(0.0, sigma, (2, *image.shape))
     return _restore(np.hypot(magnitude + real, imaginary), lowest)
@@ -56,10 +56,10 @@ def blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
     Args:
         image: any scale.
-        severity: the kernel's standard deviation is 1, 1.75 or 2.5 voxels.
+        severity: the kernel's standard deviation is 1, 1.75 or 2 voxels.
         rng: not used.
     """
-    sigma = _pick(severity, (1.0, 1.75, 2.5))
+    sigma = _pick(severity, (1.0, 1.75, 2.0))
     return _as_float32(ndimage.gaussian_filter(image.astype(np.float64), sigma, mode="nearest"))
 
 
@@ -72,11 +72,11 @@ def ghosting(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
     Args:
         image: any scale.
-        severity: a is 0.6, 1.0 or 1.4 radians: each first ghost has 0.29, 0.44 or 0.54 of the
+        severity: a is 0.5, 0.8 or 1.0 radians: each first ghost has 0.24, 0.37 or 0.44 of the
             image's amplitude.
         rng: gives the axis, the distance s (a sixth to a half of the axis) and the phase phi.
     """
-    amplitude = _pick(severity, (0.6, 1.0, 1.4))
+    amplitude = _pick(severity, (0.5, 0.8, 1.0))
     axis = int(rng.choice([axis for axis, size in enumerate(image.shape) if size > 1]))
     size = image.shape[axis]
     distance = rng.uniform(size / 6, size / 2)
@@ -118,10 +118,10 @@ def contrast(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
     Args:
         image: any scale.
-        severity: g is 2.0, 3.5 or 6.0.
+        severity: g is 2.0, 3.5 or 5.0.
         rng: gives the direction.
     """
-    exponent = _pick(severity, (2.0, 3.5, 6.0))
+    exponent = _pick(severity, (2.0, 3.5, 5.0))
     low, high = np.percentile(image, (1, 99))
     if high <= low:
         return _as_float32(image)
