@@ -52,7 +52,7 @@ class RiskCoverageCurve:
 
 
 def risk_coverage_curve(
-    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]
+    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]
 ) -> RiskCoverageCurve:
     """Selective and generalised risk at every coverage, averaged over the orders of tied cases.
 
@@ -73,7 +73,7 @@ def risk_coverage_curve(
     return RiskCoverageCurve(kept / len(risks), accepted / kept, accepted / len(risks))
 
 
-def aurc(risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]) -> float:
+def aurc(risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]) -> float:
     """Area under the risk-coverage curve; lower is better.
 
     AURC = (1/n) sum_{k=1}^{n-1} (R_k + R_{k+1}) / 2, R_k the mean risk of the k most confident
@@ -117,7 +117,7 @@ def random_aurc(risks: Float[np.ndarray, "cases"]) -> float:
 
 
 def excess_aurc(
-    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]
+    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]
 ) -> float:
     """AURC above that of the perfect score: AURC - optimal AURC >= 0; lower is better.
 
@@ -128,9 +128,9 @@ def excess_aurc(
 
 
 def normalized_aurc(
-    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]
+    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]
 ) -> float:
-    """Where the AURC lies between random (0) and perfect (1); higher is better, below 0 a bad score.
+    """Where the AURC lies between random (0) and perfect (1); higher is better.
 
     (random AURC - AURC) / (random AURC - optimal AURC), as the published benchmark (Zenk et al.
     2025) normalises.
@@ -144,7 +144,9 @@ def normalized_aurc(
     return (random - aurc(risks, confidences)) / (random - optimal)
 
 
-def augrc(risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]) -> float:
+def augrc(
+    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]
+) -> float:
     """Area under the generalised risk-coverage curve; lower is better.
 
     AUGRC = (1/n) sum_{k=1}^{n} (G_{k-1} + G_k) / 2, G_k the summed risk of the k most confident
@@ -182,7 +184,7 @@ def failure_auroc(failures: np.ndarray, confidences: Float[np.ndarray, "cases"])
 
 
 def failure_average_precision(
-    failures: np.ndarray, confidences: Float[np.ndarray, "cases"]
+    failures: np.ndarray, confidences: Float[np.ndarray, "confidences"]
 ) -> float:
     """Average precision of low confidence at finding failures; NaN where all cases failed or none.
 
@@ -248,7 +250,7 @@ def grouped_augrc(
 
 
 def _tie_groups(
-    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "cases"]
+    risks: Float[np.ndarray, "cases"], confidences: Float[np.ndarray, "confidences"]
 ) -> tuple[Float[np.ndarray, "groups"], Float[np.ndarray, "groups"]]:
     """Summed risk and number of cases of each distinct confidence, highest confidence first."""
     _, group, counts = np.unique(-confidences, return_inverse=True, return_counts=True)
@@ -259,7 +261,7 @@ def _checked(risks: np.ndarray, confidences: np.ndarray) -> tuple[np.ndarray, np
     risks, confidences = np.asarray(risks, dtype=float), np.asarray(confidences, dtype=float)
     if risks.ndim != 1 or risks.shape != confidences.shape or not len(risks):
         raise InputError(
-            "risks and confidences must be two arrays with one number for each of at least one case, "
+            "risks and confidences must hold one number for each of at least one case, "
             f"got shapes {risks.shape} and {confidences.shape}"
         )
     undefined = int(np.count_nonzero(~(np.isfinite(risks) & np.isfinite(confidences))))
