@@ -72,7 +72,7 @@ def add_verbose_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def set_up_logging(*, verbose: bool) -> None:
-    """Send the package's messages to standard output, the message alone; warnings to standard error.
+    """Send the package's messages to standard output, its warnings to standard error.
 
     Called once a command; calling it again replaces the handler, so commands can run one after
     another in a process.

@@ -1,0 +1,266 @@
+"""``nnUNetv2_le_demo``: the whole way on phantoms, from images to how far to trust each case.
+
+Generates a phantom data set with clean and shifted test cases, plans and preprocesses it with
+nnU-Net, trains a small layer ensemble, predicts, and prints for each case what the model says of
+itself (AULA, consensus Dice) beside what it does not know (Dice with the truth).
+"""
+
+import argparse
+import csv
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.errors import LayerEnsembleError, OutputError
+
+if TYPE_CHECKING:
+    from nnunetv2_le.demo.phantoms import PhantomDataset
+
+logger = logging.getLogger(__name__)
+
+DATASET_ID = "999"
+CONFIGURATION = "3d_fullres"
+PLANS = "phantomPlans"
+TRAINER = "LayerEnsembleTrainer"
+FEATURES = (8, 16, 32, 64, 64, 64)
+SCORES = ("aula", "consensus_dice")
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """What the demo shall do.
+
+    Attributes:
+        output: folder for everything it writes.
+        device: ``cpu``, ``cuda``, ``mps``; None takes a GPU where there is one.
+        num_training: training phantoms.
+        num_test: clean test phantoms; as many shifted ones.
+        num_epochs: training epochs.
+        num_iterations_per_epoch: iterations in each.
+        seed: of the phantoms.
+    """
+
+    output: Path
+    device: str | None = None
+    num_training: int = 20
+    num_test: int = 6
+    num_epochs: int = 8
+    num_iterations_per_epoch: int = 30
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One line of the demo's table: scores in the order of ``SCORES``, and Dice with the truth."""
+
+    case: str
+    scores: tuple[float, ...]
+    dice: float
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_le_demo",
+        description="Layer ensembles on generated phantoms, end to end, in a few minutes on a CPU.",
+    )
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="Where everything is written.")
+    parser.add_argument(
+        "-device",
+        choices=("cpu", "cuda", "mps"),
+        help="Default: a GPU where there is one, else the CPU.",
+    )
+    return parser
+
+
+def build_request(arguments: argparse.Namespace) -> DemoRequest:
+    """Arguments to request."""
+    return DemoRequest(output=Path(arguments.o), device=arguments.device)
+
+
+def run(request: DemoRequest) -> list[CaseRow]:
+    """Generate, plan, train, predict and report.
+
+    Returns:
+        The rows of the printed table, clean cases first.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        LayerEnsembleError: training or prediction failed; it said why.
+    """
+    output = _writable_folder(request.output)
+    with _nnunet_environment(output):
+        from nnunetv2_le.demo.phantoms import write_phantom_dataset
+
+        _remove_earlier_run(output)
+        logger.info("Writing phantoms to %s", output / "nnUNet_raw")
+        dataset = write_phantom_dataset(
+            output / "nnUNet_raw",
+            num_training=request.num_training,
+            num_test=request.num_test,
+            seed=request.seed,
+        )
+        _plan_and_preprocess()
+        device = request.device or _best_device()
+        _train(request, device)
+        _predict(dataset, output / "predictions", device)
+        rows = _rows(dataset, output / "predictions")
+    _report(rows, output)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``nnUNetv2_le_demo``."""
+    return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _writable_folder(folder: Path) -> Path:
+    """The folder, created; refused where nothing can be written to it."""
+    folder = folder.expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"-o has to be a folder that can be written; {str(folder)!r} cannot "
+            f"({error.strerror}). Name another one."
+        ) from error
+    return folder
+
+
+@contextmanager
+def _nnunet_environment(output: Path) -> Iterator[None]:
+    """nnU-Net's variables, pointing below the output folder; restored afterwards."""
+    folders = {
+        name: str(output / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    }
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    # Small network, small machine: compiling costs more than it saves, and so do many workers.
+    thrifty = {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
+    wanted = {name: os.environ.get(name, value) for name, value in thrifty.items()} | folders
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _remove_earlier_run(output: Path) -> None:
+    """Remove what an earlier demo left in the same folder, and nothing else."""
+    from nnunetv2_le.demo.phantoms import DATASET_NAME
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        shutil.rmtree(output / name / DATASET_NAME, ignore_errors=True)
+    shutil.rmtree(output / "predictions", ignore_errors=True)
+
+
+def _plan_and_preprocess() -> None:
+    """nnU-Net's own planning and preprocessing, with a smaller network written into the plans."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprints,
+        plan_experiments,
+        preprocess,
+    )
+
+    from nnunetv2_le.demo.phantoms import DATASET_NAME
+
+    extract_fingerprints([int(DATASET_ID)], num_processes=2, verbose=False)
+    plans_name = plan_experiments([int(DATASET_ID)])
+    folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET_NAME
+    plans = json.loads((folder / f"{plans_name}.json").read_text(encoding="utf-8"))
+    configuration = plans["configurations"][CONFIGURATION]
+    architecture = configuration["architecture"]["arch_kwargs"]
+    architecture["features_per_stage"] = list(FEATURES[: architecture["n_stages"]])
+    configuration["batch_size"] = 2
+    plans["plans_name"] = PLANS
+    plans["configurations"] = {CONFIGURATION: configuration}
+    (folder / f"{PLANS}.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
+    preprocess([int(DATASET_ID)], PLANS, (CONFIGURATION,), (2,))
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _train(request: DemoRequest, device: str) -> None:
+    from nnunetv2_le.cli import train
+
+    argv = [DATASET_ID, CONFIGURATION, "0", "-tr", TRAINER, "-p", PLANS, "-device", device]
+    argv += ["-num_epochs", str(request.num_epochs)]
+    argv += ["-num_iterations_per_epoch", str(request.num_iterations_per_epoch)]
+    if train.main(argv) != 0:
+        raise LayerEnsembleError("The demo's training failed; the line above says why.")
+
+
+def _predict(dataset: "PhantomDataset", folder: Path, device: str) -> None:
+    from nnunetv2_le.cli import predict
+
+    argv = ["-i", str(dataset.folder / "imagesTs"), "-o", str(folder), "-d", DATASET_ID]
+    argv += ["-c", CONFIGURATION, "-f", "0", "-tr", TRAINER, "-p", PLANS, "-device", device]
+    argv += ["-npp", "1", "-nps", "1"]
+    if predict.main(argv) != 0:
+        raise LayerEnsembleError("The demo's prediction failed; the line above says why.")
+
+
+def _rows(dataset: "PhantomDataset", folder: Path) -> list[CaseRow]:
+    """Scores from ``uncertainty.csv``, and nnU-Net's own Dice with the truth."""
+    import numpy as np
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    with (folder / "uncertainty.csv").open(newline="", encoding="utf-8") as file:
+        scores = {row["case"]: row for row in csv.DictReader(file)}
+    rows = []
+    for case in (*dataset.clean, *dataset.shifted):
+        name = f"{case}.nii.gz"
+        truth = dataset.folder / "labelsTs" / name
+        metrics = compute_metrics(str(truth), str(folder / name), SimpleITKIO(), [1, 2])
+        dice = float(np.mean([label["Dice"] for label in metrics["metrics"].values()]))
+        rows.append(
+            CaseRow(case, tuple(float(scores[case][score] or "nan") for score in SCORES), dice)
+        )
+    return rows
+
+
+def _report(rows: Sequence[CaseRow], output: Path) -> None:
+    """The table, its means, and where the files lie."""
+    import numpy as np
+
+    lines = [f"{'case':<24}{'AULA':>8}{'consensus Dice':>16}{'true Dice':>11}"]
+    lines += [_line(row.case, (*row.scores, row.dice)) for row in rows]
+    lines.append("-" * len(lines[0]))
+    for kind in ("clean", "shifted"):
+        values = [(*row.scores, row.dice) for row in rows if row.case.startswith(kind)]
+        lines.append(_line(f"mean of {kind} cases", np.nanmean(values, axis=0)))
+    logger.info("\n%s\n", "\n".join(lines))
+    logger.info("AULA and consensus Dice were computed without the truth; higher is better.")
+    logger.info("Segmentations, tables and maps: %s", output / "predictions")
+    logger.info("The table of all scores: %s", output / "predictions" / "uncertainty.csv")
+    logger.info("The trained model: %s", output / "nnUNet_results")
+
+
+def _line(name: str, values: Sequence[float]) -> str:
+    aula, consensus, dice = values
+    return f"{name:<24}{aula:>8.3f}{consensus:>16.3f}{dice:>11.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
