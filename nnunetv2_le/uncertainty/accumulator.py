@@ -73,9 +73,7 @@ class Accumulator:
         self._decisions = self._room_for_decisions(voxels) if fusion == "staple" else None
 
     @torch.inference_mode()
-    def add(
-        self, start: int, logits: Float[Tensor, "members channels depth height width"]
-    ) -> None:
+    def add(self, start: int, logits: Float[Tensor, "members channels depth height width"]) -> None:
         """Take in the next slab.
 
         Args:

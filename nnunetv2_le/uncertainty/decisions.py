@@ -82,9 +82,7 @@ def count_overlaps(
         int64, on the device of the decisions; the diagonal holds sizes.
     """
     members, voxels = len(decisions), decisions.shape[-1]
-    counts = torch.zeros(
-        (num_labels, members, members), dtype=torch.int64, device=decisions.device
-    )
+    counts = torch.zeros((num_labels, members, members), dtype=torch.int64, device=decisions.device)
     for start in range(0, voxels, MAX_COUNTED_VOXELS):
         piece = decisions[..., start : start + MAX_COUNTED_VOXELS]
         labels, masks = _one_hot(piece, num_labels)

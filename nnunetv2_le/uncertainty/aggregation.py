@@ -1,0 +1,129 @@
+"""A voxel map and a mask become one number: the uncertainty of a case, a label or its boundary.
+
+Conventions:
+    Masks lie on the grid of the map. Neighbours are voxels that share a face. The boundary ring is one voxel on either side of
+    the mask's boundary: mask voxels with a neighbour outside it, and outside voxels with a neighbour in it; the edge of the image
+    is no boundary. Undefined (nothing to take the mean of) is NaN. Sums are in float64.
+
+Metrics:
+    ``image_mean``: mean over all voxels. ``foreground_mean``: over the mask. ``boundary_mean``: over the ring.
+    ``non_boundary_mean``: over all voxels outside the ring (without a mask that is all voxels). ``patch_max``: highest mean of a
+    10-voxel cube that slides inside the image; a shorter axis is taken whole, so that a slice has squares.
+    ``boundary_ratio``: 100 x sum over all voxels / number of voxels of the ring's outer half.
+
+References:
+    Jungo, Balsiger and Reyes, Front. Neurosci. 2020 (boundaries dominate the mean); Zenk et al., "Comparative benchmarking of
+    failure detection methods in medical image segmentation", 2024, arXiv:2406.03323 (aggregations, 10-voxel patches).
+    ``boundary_ratio`` as named by UnnUNet.
+"""
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+Aggregation = Literal[
+    "foreground_mean",
+    "image_mean",
+    "boundary_mean",
+    "non_boundary_mean",
+    "patch_max",
+    "boundary_ratio",
+]
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+
+PATCH_VOXELS = 10  # edge of the cube, as in Zenk et al.
+
+
+class MapSums:
+    """A voxel map with what every mask's scores share: its sum and its worst patch.
+
+    Args:
+        values: the map.
+    """
+
+    def __init__(self, values: Float[np.ndarray, "depth height width"]) -> None:
+        self.values = values
+        self.total = float(values.sum(dtype=np.float64))
+        self.patch_max = patch_max(values)
+
+    def aggregate(self, mask: "MaskRegions") -> dict[Aggregation, float]:
+        """Every aggregation of the map over a mask, in the order of ``AGGREGATIONS``."""
+        values = self.values[mask.box]
+        inside = _sum(values, mask.mask)
+        ring = _sum(values, mask.ring)
+        voxels = self.values.size
+        return {
+            "foreground_mean": _ratio(inside, mask.num_mask),
+            "image_mean": _ratio(self.total, voxels),
+            "boundary_mean": _ratio(ring, mask.num_ring),
+            "non_boundary_mean": _ratio(self.total - ring, voxels - mask.num_ring),
+            "patch_max": self.patch_max,
+            "boundary_ratio": _ratio(100.0 * self.total, mask.num_outer),
+        }
+
+
+class MaskRegions:
+    """A mask and its boundary ring, in the smallest box that holds both; made once, used for every map.
+
+    Args:
+        mask: the mask on the whole grid.
+    """
+
+    def __init__(self, mask: Bool[np.ndarray, "depth height width"]) -> None:
+        self.box = bounding_box(mask, margin=1)
+        self.mask = mask[self.box]
+        neighbours = ndimage.generate_binary_structure(3, 1)
+        outer = ndimage.binary_dilation(self.mask, neighbours) & ~self.mask
+        inner = self.mask & ~ndimage.binary_erosion(self.mask, neighbours, border_value=1)
+        self.ring = outer | inner
+        self.num_mask = int(np.count_nonzero(self.mask))
+        self.num_outer = int(np.count_nonzero(outer))
+        self.num_ring = int(np.count_nonzero(self.ring))
+
+
+def bounding_box(
+    mask: Bool[np.ndarray, "depth height width"], *, margin: int = 0
+) -> tuple[slice, slice, slice]:
+    """The smallest box that holds a mask, wider by a margin inside the image; an empty box for an empty mask."""
+    spans = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        hits = np.flatnonzero(mask.any(axis=others))
+        if not len(hits):
+            return (slice(0, 0), slice(0, 0), slice(0, 0))
+        spans.append(slice(max(0, int(hits[0]) - margin), min(length, int(hits[-1]) + 1 + margin)))
+    return (spans[0], spans[1], spans[2])
+
+
+def patch_max(
+    values: Float[np.ndarray, "depth height width"], *, patch_voxels: int = PATCH_VOXELS
+) -> float:
+    """Highest mean of a cube that slides inside the image; an axis shorter than the cube is taken whole.
+
+    Args:
+        values: a voxel map.
+        patch_voxels: edge of the cube.
+    """
+    for axis, length in enumerate(values.shape):
+        size = min(patch_voxels, length)
+        if size > 1:
+            means = ndimage.uniform_filter1d(values, size, axis=axis, output=np.float64)
+            # the filter's window reaches size // 2 voxels back; only whole windows are kept
+            first = size // 2
+            whole = [slice(None)] * 3
+            whole[axis] = slice(first, first + length - size + 1)
+            values = means[tuple(whole)]
+    return float(values.max())
+
+
+def _sum(
+    values: Float[np.ndarray, "depth height width"], mask: Bool[np.ndarray, "depth height width"]
+) -> float:
+    return float(values[mask].sum(dtype=np.float64))
+
+
+def _ratio(numerator: float, denominator: int) -> float:
+    return numerator / denominator if denominator else math.nan

@@ -1,0 +1,86 @@
+"""The columns of the score tables: names, order, units and what each means."""
+
+from dataclasses import dataclass
+
+from nnunetv2_le.types import Direction, MemberPlan
+from nnunetv2_le.uncertainty.aggregation import AGGREGATIONS, Aggregation
+
+_AGGREGATION_TEXT: dict[Aggregation, str] = {
+    "foreground_mean": "mean over the fused foreground",
+    "image_mean": "mean over the image",
+    "boundary_mean": "mean over one voxel either side of the fused boundary",
+    "non_boundary_mean": "mean over all voxels but those one voxel either side of the fused boundary",
+    "patch_max": "highest mean of a sliding 10-voxel cube",
+    "boundary_ratio": "100 x sum over the image / number of voxels just outside the fused boundary",
+}
+
+
+@dataclass(frozen=True)
+class ColumnDescription:
+    """What a column holds.
+
+    Attributes:
+        unit: ``1`` for pure numbers.
+        direction: whether a higher value means a better or a worse segmentation.
+        description: one line for a reader of the table.
+    """
+
+    unit: str
+    direction: Direction
+    description: str
+
+
+def case_columns(plan: MemberPlan) -> tuple[str, ...]:
+    """Names of ``CaseScores.scores`` in the order of the tables."""
+    return tuple(describe_columns(plan))
+
+
+def describe_columns(plan: MemberPlan) -> dict[str, ColumnDescription]:
+    """Unit, direction and meaning of every column of ``CaseScores.scores``, in order."""
+    columns = {
+        "aula": _agreement(
+            "area under the curve of Dice between each head and the next (trapezoid, spacing 1)"
+        ),
+        "aula_normalized": _agreement("aula divided by its width: mean height of that curve"),
+        "consensus_dice": _agreement(
+            "mean Dice of the members of all families with the fused segmentation"
+        ),
+    }
+    for family in plan.families:
+        columns[f"{family.name}_pairwise_dice"] = _agreement(
+            f"mean Dice over all pairs of {family.name}"
+        )
+        columns[f"{family.name}_consensus_dice"] = _agreement(
+            f"mean Dice of the {family.name} with the fused segmentation"
+        )
+    for name, unit, text in _aggregated_maps(plan):
+        for aggregation in AGGREGATIONS:
+            columns[f"{name}_{aggregation}"] = ColumnDescription(
+                unit, "higher_is_worse", f"{text}: {_AGGREGATION_TEXT[aggregation]}"
+            )
+    columns["volume_ml"] = ColumnDescription("ml", "none", "volume of the fused segmentation")
+    columns["volume_std_ml"] = ColumnDescription(
+        "ml",
+        "higher_is_worse",
+        "standard deviation over members of the sum of their labels' volumes",
+    )
+    return columns
+
+
+def aggregated_maps(plan: MemberPlan) -> tuple[str, ...]:
+    """Names of the voxel maps that are aggregated to scores, in order."""
+    return tuple(name for name, _, _ in _aggregated_maps(plan))
+
+
+def _aggregated_maps(plan: MemberPlan) -> list[tuple[str, str, str]]:
+    """Name, unit and meaning of each map."""
+    maps = [("entropy", "nats", "entropy of the fused probability")]
+    for family in plan.families:
+        information = f"mutual information between prediction and member of {family.name}"
+        maps.append((f"{family.name}_mutual_information", "nats", information))
+        maps.append((f"{family.name}_variance", "1", f"variance over {family.name}"))
+    return maps
+
+
+def _agreement(description: str) -> ColumnDescription:
+    return ColumnDescription("1", "higher_is_better", description)

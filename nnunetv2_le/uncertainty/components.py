@@ -1,0 +1,70 @@
+"""Connected components of the fused segmentation: a lesion, its size, and how sure the members are of it."""
+
+import cc3d
+import numpy as np
+from jaxtyping import Bool, Float
+
+from nnunetv2_le.types import Accumulated, ComponentScores, Labels, MemberPlan
+from nnunetv2_le.uncertainty.aggregation import bounding_box
+
+_CONNECTIVITY = 26  # voxels that share a corner are one component; in a single slice that is 8
+
+
+def component_scores(
+    accumulated: Accumulated, *, plan: MemberPlan, labels: Labels, voxel_volume_ml: float
+) -> tuple[ComponentScores, ...]:
+    """Scores of every connected component of every label, the largest of a label first.
+
+    Components are voxels that share a face, an edge or a corner (26 neighbours; 8 in a single slice). Ones of equal size keep
+    the order of their first voxels.
+
+    Args:
+        accumulated: fused masks and voxel maps of a case.
+        plan: the families.
+        labels: names of the labels.
+        voxel_volume_ml: volume of a voxel of the network's grid.
+
+    Returns:
+        For each component the mean of ``entropy`` (nats) and of each family's agreement over its voxels. For overlapping
+        regions the agreement of a voxel is the mean over regions, as in the map.
+    """
+    maps = {"entropy_mean": accumulated.maps["entropy"]} | {
+        f"{family.name}_agreement": accumulated.maps[f"{family.name}_agreement"]
+        for family in plan.families
+    }
+    return tuple(
+        component
+        for name, mask in zip(labels.names, accumulated.fused_masks, strict=True)
+        for component in _of_label(name, mask, maps, voxel_volume_ml)
+    )
+
+
+def _of_label(
+    label: str,
+    mask: Bool[np.ndarray, "depth height width"],
+    maps: dict[str, Float[np.ndarray, "depth height width"]],
+    voxel_volume_ml: float,
+) -> list[ComponentScores]:
+    box = bounding_box(mask)
+    if not box[0].stop:
+        return []
+    numbers = cc3d.connected_components(mask[box], connectivity=_CONNECTIVITY)
+    statistics = cc3d.statistics(numbers)
+    sizes = np.asarray(statistics["voxel_counts"])[1:]
+    flat = numbers.ravel()
+    means = {
+        name: np.bincount(flat, weights=values[box].ravel())[1:] / sizes
+        for name, values in maps.items()
+    }
+    corner = np.array([span.start for span in box])
+    centres = np.asarray(statistics["centroids"])[1:] + corner
+    return [
+        ComponentScores(
+            label=label,
+            component=rank,
+            centre_voxels=(float(centres[i, 0]), float(centres[i, 1]), float(centres[i, 2])),
+            volume_ml=float(sizes[i]) * voxel_volume_ml,
+            scores={name: float(values[i]) for name, values in means.items()},
+        )
+        for rank, i in enumerate(np.argsort(-sizes.astype(np.int64), kind="stable"), start=1)
+    ]

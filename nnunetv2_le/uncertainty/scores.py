@@ -1,0 +1,141 @@
+"""Every score of one case: agreement, aggregated voxel maps, volumes and connected components."""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from nnunetv2_le.types import (
+    Accumulated,
+    CaseScores,
+    Family,
+    Labels,
+    MemberPlan,
+    OverlapCounts,
+)
+from nnunetv2_le.uncertainty.aggregation import MapSums, MaskRegions
+from nnunetv2_le.uncertainty.agreement import (
+    aula,
+    aula_normalized,
+    consensus_dice,
+    layer_agreement,
+    pairwise_dice,
+)
+from nnunetv2_le.uncertainty.columns import (
+    ColumnDescription,
+    aggregated_maps,
+    case_columns,
+    describe_columns,
+)
+from nnunetv2_le.uncertainty.components import component_scores
+
+__all__ = ["ColumnDescription", "case_columns", "describe_columns", "score_case"]
+
+
+def score_case(
+    case: str,
+    accumulated: Accumulated,
+    *,
+    plan: MemberPlan,
+    labels: Labels,
+    voxel_volume_ml: float,
+    skip_heads: int = 0,
+) -> CaseScores:
+    """Score a case from what the accumulator kept.
+
+    Agreement: one value a label, and their mean for the case. A label that every member and the fused segmentation leave empty
+    counts 1; if that is so for every label, the case is an empty prediction and all its agreement scores (its labels' too) are
+    NaN: perfect agreement on nothing is not confidence. AULA needs an ordered family of at least two members, else it is NaN.
+
+    Maps: aggregated over the fused mask of each label, and for the case over the union of these masks.
+
+    Volumes: of a label its fused volume and the standard deviation (divisor: members) of its volume over the members of all
+    families; of the case the volume of the union, and the standard deviation of each member's sum of label volumes. For classes
+    that sum is the member's foreground; overlapping regions count as often in it as they overlap.
+
+    Args:
+        case: name of the case.
+        accumulated: result of the accumulator.
+        plan: the plan it was made with.
+        labels: the labels it was made with.
+        voxel_volume_ml: volume of a voxel of the network's grid.
+        skip_heads: how many of the shallowest heads layer agreement leaves out.
+
+    Raises:
+        SettingError: ``skip_heads`` leaves fewer than two heads.
+    """
+    counts = accumulated.counts
+    is_empty = not (counts.pairs.any() or counts.fused.any())
+    curves = _curves(counts, plan, skip_heads)
+    agreements = _agreements(counts, plan, curves)
+    if is_empty:
+        agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
+    sums = {name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan)}
+    sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
+    union = accumulated.fused_masks.any(axis=0)
+    scores = {
+        **{name: float(values.mean()) for name, values in agreements.items()},
+        **_aggregates(sums, union),
+        "volume_ml": int(np.count_nonzero(union)) * voxel_volume_ml,
+        "volume_std_ml": float(sizes.sum(axis=0).std()),
+    }
+    per_label = {
+        name: {
+            **{column: float(values[number]) for column, values in agreements.items()},
+            **_aggregates(sums, accumulated.fused_masks[number]),
+            "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
+            "volume_std_ml": float(sizes[number].std()),
+        }
+        for number, name in enumerate(labels.names)
+    }
+    return CaseScores(
+        case=case,
+        scores=scores,
+        per_label=per_label,
+        components=component_scores(
+            accumulated, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
+        ),
+        empty_prediction=is_empty,
+        num_members=plan.num_family_members,
+        layer_agreement=tuple(curves.mean(axis=0).tolist()),
+    )
+
+
+def _curves(
+    counts: OverlapCounts, plan: MemberPlan, skip_heads: int
+) -> Float[np.ndarray, "labels agreements"]:
+    """Layer agreement of the ordered family; no agreements where there is none, or where it has a single member."""
+    ordered = _ordered_family(plan)
+    if ordered is None or len(ordered.members) < 2:
+        return np.empty((len(counts.fused), 0))
+    return layer_agreement(counts, plan.numbers(ordered), skip_heads)
+
+
+def _ordered_family(plan: MemberPlan) -> Family | None:
+    return next((family for family in plan.families if family.ordered), None)
+
+
+def _agreements(
+    counts: OverlapCounts, plan: MemberPlan, curves: Float[np.ndarray, "labels agreements"]
+) -> dict[str, Float[np.ndarray, "labels"]]:
+    agreements = {
+        "aula": aula(curves),
+        "aula_normalized": aula_normalized(curves),
+        "consensus_dice": consensus_dice(counts, range(plan.num_family_members)),
+    }
+    for family in plan.families:
+        members = plan.numbers(family)
+        agreements[f"{family.name}_pairwise_dice"] = pairwise_dice(counts, members)
+        agreements[f"{family.name}_consensus_dice"] = consensus_dice(counts, members)
+    return agreements
+
+
+def _aggregates(
+    sums: dict[str, MapSums], mask: Bool[np.ndarray, "depth height width"]
+) -> dict[str, float]:
+    regions = MaskRegions(mask)
+    return {
+        f"{name}_{aggregation}": value
+        for name, values in sums.items()
+        for aggregation, value in values.aggregate(regions).items()
+    }
