@@ -70,7 +70,7 @@ class JointHistogram:
     counts: Int[np.ndarray, "values values"]
 
     def unknown_values(self, known: Sequence[int]) -> dict[int, int]:
-        """Values that are not ``known``, with the number of voxels that hold them on either side."""
+        """Values that are not ``known``, with the number of voxels that hold them."""
         either = self.counts.sum(axis=0) + self.counts.sum(axis=1) - np.diag(self.counts)
         return {
             int(value): int(count)

@@ -1,0 +1,82 @@
+"""Bootstrap: the vectorised figures equal one sample at a time; intervals and p-values behave."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation import failure_detection as fd
+from nnunetv2_le.evaluation.bootstrap import (
+    draw_counts,
+    failure_detection_draws,
+    paired_difference,
+    percentile_interval,
+)
+
+
+def test_draws_equal_the_figures_of_each_sample():
+    rng = np.random.default_rng(0)
+    risks, confidences = rng.integers(0, 6, 25) / 5, rng.integers(0, 5, 25).astype(float)
+    counts = draw_counts(25, num_draws=30, seed=1)
+    draws = failure_detection_draws(risks, confidences, counts)
+    for i, count in enumerate(counts):
+        sample = np.repeat(np.arange(25), count)
+        r, c = risks[sample], confidences[sample]
+        assert draws["aurc"][i] == pytest.approx(fd.aurc(r, c))
+        assert draws["excess_aurc"][i] == pytest.approx(fd.excess_aurc(r, c))
+        assert draws["augrc"][i] == pytest.approx(fd.augrc(r, c))
+        assert draws["spearman_risk"][i] == pytest.approx(stats.spearmanr(c, r).statistic)
+
+
+def test_every_sample_draws_as_many_cases_as_there_are():
+    assert (draw_counts(7, num_draws=50).sum(axis=1) == 7).all()
+
+
+def test_cases_of_a_patient_are_drawn_together():
+    counts = draw_counts(6, num_draws=20, patients=["a", "a", "b", "c", "c", "c"])
+    assert (counts[:, 0] == counts[:, 1]).all()
+    assert (counts[:, 3] == counts[:, 5]).all()
+    assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
+
+
+def test_same_seed_same_draws():
+    assert (draw_counts(5, seed=3) == draw_counts(5, seed=3)).all()
+
+
+def test_sample_without_variation_has_no_spearman():
+    draws = failure_detection_draws(
+        np.array([0.1, 0.2]), np.array([1.0, 2.0]), np.array([[2, 0], [1, 1]])
+    )
+    assert np.isnan(draws["spearman_risk"][0])
+    assert draws["spearman_risk"][1] == pytest.approx(1)
+
+
+def test_interval_equals_scipy_bootstrap_of_a_mean():
+    values = np.random.default_rng(0).random(50)
+    counts = draw_counts(50, num_draws=4000, seed=0)
+    mine = percentile_interval((counts @ values) / 50)
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    assert mine.low == pytest.approx(theirs.low, abs=0.01)
+    assert mine.high == pytest.approx(theirs.high, abs=0.01)
+
+
+def test_interval_of_undefined_draws_is_undefined():
+    assert np.isnan(percentile_interval(np.array([np.nan, 1.0, np.nan])).low)
+
+
+def test_equal_methods_do_not_differ():
+    draws = np.random.default_rng(0).random(100)
+    result = paired_difference(0.5, 0.5, draws_a=draws, draws_b=draws)
+    assert (result.difference, result.p_value) == (0, 1)
+
+
+def test_a_method_that_always_wins_has_the_smallest_p_value():
+    draws = np.random.default_rng(0).random(99)
+    result = paired_difference(0.6, 0.5, draws_a=draws + 0.1, draws_b=draws)
+    assert result.p_value == pytest.approx(2 / 100)
+    assert result.interval.low == pytest.approx(0.1)
+
+
+def test_patients_must_be_named_for_every_case():
+    with pytest.raises(InputError, match="for each of 3 cases, got 2"):
+        draw_counts(3, patients=["a", "b"])
