@@ -23,6 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
+    DownsampleSegForDSTransform,
+)
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_le.ext_trainers import nnunetv2_le_trainers
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,6 @@ def main() -> int:
 
 def compare(case: Case, trainer_name: str, *, pairs: int, device: torch.device) -> Ratio:
     """Time ``pairs`` pairs of steps, stock first and ours first in turn."""
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    from nnunetv2_le.ext_trainers import nnunetv2_le_trainers
-
     stock = prepare(nnUNetTrainer, case, device)
     ours = prepare(getattr(nnunetv2_le_trainers, trainer_name), case, device)
     for _ in range(2):
@@ -121,10 +123,6 @@ def timed(step: Callable[[], Any], device: torch.device) -> tuple[float, float]:
 
 def prepare(trainer_class: Any, case: Case, device: torch.device) -> Callable[[], Any]:
     """A trainer with network, loss and optimizer; the function does one step on a fixed batch."""
-    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
-        DownsampleSegForDSTransform,
-    )
-
     torch.manual_seed(0)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = trainer_class(plans(case), "benchmark", 0, dataset_json(case), device)

@@ -48,6 +48,6 @@ def unsupported(architecture: str, reason: str) -> str:
     """The one line for a network that cannot carry heads."""
     return (
         "A layer ensemble needs a network with a convolutional encoder and decoder (PlainConvUNet, "
-        f"ResidualEncoderUNet, ResidualUNet); {architecture} {reason}. Plan the dataset with one of "
-        "nnU-Net's U-Net planners, or train this architecture with nnU-Net's own trainer for it."
+        f"ResidualEncoderUNet, ResidualUNet); {architecture} {reason}. Plan the data set with one "
+        "of nnU-Net's U-Net planners, or train this architecture with nnU-Net's own trainer for it."
     )

@@ -1,8 +1,11 @@
 """What gives the heads of a network, whoever trained it, under one interface.
 
-A head source is a module that maps a patch to one tensor of logits a head, shallow to deep, each at its own layer's
-resolution. A layer ensemble has its own heads; a stock nnU-Net has its deep-supervision heads; any other network has one.
+A head source is a module that maps a patch to one tensor of logits a head, shallow to deep, each at
+its own layer's resolution. A layer ensemble has its own heads; a stock nnU-Net has its
+deep-supervision heads; any other network has one.
 """
+
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +21,8 @@ class HeadSource(nn.Module):
         head_names: a name for each head, shallow to deep.
         num_fused_heads: how many of the last heads make the segmentation.
     """
+
+    network: Any
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -50,11 +55,11 @@ class LayerEnsembleHeads(HeadSource):
 class DeepSupervisionHeads(HeadSource):
     """The heads that nnU-Net trained for deep supervision.
 
-    The coarsest one is left out: nnU-Net trains it with weight 0. The finest head alone makes the segmentation, as in
-    nnU-Net.
+    The coarsest one is left out: nnU-Net trains it with weight 0. The finest head alone makes the
+    segmentation, as in nnU-Net.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__(network)
         network.decoder.deep_supervision = True
         stages = len(network.decoder.stages)
@@ -72,7 +77,7 @@ def head_source(network: nn.Module, *, deep_supervision: bool) -> HeadSource:
     """The heads of a network.
 
     Args:
-        network: a layer ensemble, a U-Net of nnU-Net, or any network that gives one tensor of logits.
+        network: a layer ensemble, a U-Net of nnU-Net, or any network that gives one tensor.
         deep_supervision: whether the network was trained with nnU-Net's deep supervision.
     """
     if isinstance(network, LayerEnsembleUNet):

@@ -1,9 +1,9 @@
 """A layer ensemble on an nnU-Net U-Net: heads on layers of different depth, one forward pass.
 
-The trunk keeps nnU-Net's own modules and names (``encoder.*``, ``decoder.*``), and the decoder heads are nnU-Net's own
-``decoder.seg_layers``, so a stock checkpoint loads into it. All further heads are 1x1 convolutions
-whose parameter names contain ``.seg_layers.``: nnU-Net's loader of pretrained weights demands every
-other name to be in the checkpoint.
+The trunk keeps nnU-Net's own modules and names (``encoder.*``, ``decoder.*``), and the decoder
+heads are nnU-Net's own ``decoder.seg_layers``, so a stock checkpoint loads into it. All further
+heads are 1x1 convolutions whose parameter names contain ``.seg_layers.``: nnU-Net's loader of
+pretrained weights demands every other name to be in the checkpoint.
 
 Our heads are the paper's "output heads" (Fig. 1): there after every convolution block of a U-Net,
 here after every stage by default (``documentation/decisions/003-heads-per-stage.md``).
@@ -27,15 +27,16 @@ Granularity = Literal["stage", "block"]
 class LayerEnsembleUNet(nn.Module):
     """Segmentation heads on the layers of a convolutional encoder and decoder.
 
-    Heads are ordered shallow to deep: the encoder from the input to the bottleneck, then the decoder
-    from the bottleneck to full resolution. The last head is the one that a stock nnU-Net uses.
+    Heads are ordered shallow to deep: the encoder from the input to the bottleneck, then the
+    decoder from the bottleneck to full resolution. The last head is the one that a stock nnU-Net
+    uses.
 
     Args:
         unet: a network with nnU-Net's ``encoder`` and ``decoder``.
         encoder_heads: whether encoder layers carry heads.
         encoder_gradient: share of the encoder heads' gradient that reaches the trunk: 0 (probes)
             to 1.
-        granularity: a head after every ``stage``, or after every convolution ``block`` in the stages.
+        granularity: a head after every ``stage``, or after every convolution ``block`` in it.
         num_fused_heads: how many of the last heads are fused into the one tensor that a stock
             predictor gets.
         deep_supervision: True gives all heads (training), False the one fused tensor.
@@ -43,6 +44,9 @@ class LayerEnsembleUNet(nn.Module):
     Raises:
         UnsupportedArchitectureError: ``unet`` has no such encoder and decoder.
     """
+
+    encoder: Any
+    decoder: Any
 
     def __init__(
         self,
@@ -56,15 +60,14 @@ class LayerEnsembleUNet(nn.Module):
     ) -> None:
         super().__init__()
         require_encoder_decoder(unet)
-        self.encoder: Any = unet.encoder
-        self.decoder: Any = unet.decoder
+        self.encoder = unet.encoder
+        self.decoder = unet.decoder
         self.encoder_gradient = encoder_gradient
         self.has_encoder_heads = encoder_heads
         self.granularity = granularity
         self.deep_supervision = deep_supervision
-        self.extra_heads = _ExtraHeads(
-            self.encoder.conv_op, self._extra_channels(), self.decoder.seg_layers[-1].out_channels
-        )
+        num_classes: int = self.decoder.seg_layers[-1].out_channels
+        self.extra_heads = _ExtraHeads(self.encoder.conv_op, self._extra_channels(), num_classes)
         self.head_names = tuple(self._head_names())
         self.num_fused_heads = min(num_fused_heads, len(self.head_names))
 
@@ -84,9 +87,9 @@ class LayerEnsembleUNet(nn.Module):
             images: a batch of patches.
 
         Returns:
-            With ``deep_supervision``: logits of every head, finest first (nnU-Net's order). Without:
-            one tensor, the logarithm of the fused heads' mean probability (regions: its logit),
-            which nnU-Net can treat as its own.
+            With ``deep_supervision``: logits of every head, finest first (nnU-Net's order).
+            Without: one tensor, the logarithm of the fused heads' mean probability (regions: its
+            logit), which nnU-Net can treat as its own.
         """
         size = images.shape[2:]
         if self.deep_supervision:
@@ -194,8 +197,9 @@ class _ExtraHeads(nn.Module):
 class _HeadList(nn.ModuleList):
     """Heads, and in the checkpoint beside them whether their channels are regions.
 
-    nnU-Net does not say at prediction whether a network was trained on regions, and the fused tensor
-    depends on it (``documentation/decisions/002-one-tensor-and-regions-in-the-checkpoint.md``).
+    nnU-Net does not say at prediction whether a network was trained on regions, and the fused
+    tensor depends on it
+    (``documentation/decisions/002-one-tensor-and-regions-in-the-checkpoint.md``).
     """
 
     has_regions = False

@@ -37,8 +37,8 @@ def mean_probability_logits(
     """Logits whose softmax (regions: sigmoid) is the mean probability of the given heads.
 
     ``ln (1/M sum_m softmax(z_m))``; regions: ``logit (1/M sum_m sigmoid(z_m))``, computed from
-    ``ln mean p - ln mean (1 - p)`` so that no probability is rounded to 0 or 1. One head is returned
-    as it is, so that a model with one head keeps nnU-Net's very numbers.
+    ``ln mean p - ln mean (1 - p)`` so that no probability is rounded to 0 or 1. One head is
+    returned as it is, so that a model with one head keeps nnU-Net's very numbers.
 
     Args:
         logits: one tensor a head, all of the same size.

@@ -15,7 +15,7 @@ from nnunetv2_le.network.layer_ensemble_unet import Granularity, LayerEnsembleUN
 from nnunetv2_le.training.losses import SummedHeadLoss
 
 
-class LayerEnsembleTrainer(nnUNetTrainer):
+class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
     """Trains one network with a segmentation head on every encoder and decoder stage.
 
     Class attributes are the only settings; a subclass sets others. They are read at prediction too,
@@ -100,7 +100,7 @@ class LayerEnsembleTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net's compound loss for each head, summed over heads."""
-        deep_supervision = self.enable_deep_supervision
+        deep_supervision: bool = self.enable_deep_supervision  # type: ignore[has-type]
         self.enable_deep_supervision = False  # nnU-Net's loss for one output, without its weights
         try:
             loss: nn.Module = super()._build_loss()

@@ -1,4 +1,4 @@
-"""The layer-ensemble trainer in the lengths that nnU-Net has for its own (it calls them Xepochs)."""
+"""The layer-ensemble trainer in lengths that nnU-Net has for its own (there ``Xepochs``)."""
 
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class SummedHeadLoss(nn.Module):
     """Sum over heads of one loss against one full-resolution target.
 
-    ``L = sum_m loss(z_m, y)``. The sum, not the mean: with the mean the finest head gets a share of the gradient that is too
-    small to learn from (``documentation/decisions/001-loss-summed-over-heads.md``).
+    ``L = sum_m loss(z_m, y)``. The sum, not the mean: with the mean the finest head gets a share of
+    the gradient that is too small to learn from
+    (``documentation/decisions/001-loss-summed-over-heads.md``).
 
     Args:
         loss: nnU-Net's compound loss for one output.
@@ -27,7 +28,8 @@ class SummedHeadLoss(nn.Module):
 
         Args:
             outputs: full-resolution logits (batch, classes, *space), one tensor a head.
-            targets: the full-resolution target (batch, 1 or regions, *space), alone or as a list of one.
+            targets: the full-resolution target (batch, 1 or regions, *space), alone or as a list
+                of one.
         """
         target = targets if isinstance(targets, Tensor) else targets[0]
         return torch.stack([self.loss(logits, target) for logits in outputs]).sum()

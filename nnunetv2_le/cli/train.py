@@ -1,0 +1,317 @@
+"""``nnUNetv2_le_train``: nnUNetv2_train that finds the layer-ensemble trainers by itself.
+
+Same arguments, and on top the length of a training and a seed. Everything that trains is nnU-Net's
+own; it works for every trainer.
+"""
+
+import argparse
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.errors import CheckpointError, ModelFolderError, SettingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train; names and defaults are nnUNetv2_train's.
+
+    Attributes:
+        dataset: name or number.
+        configuration: for example ``3d_fullres``.
+        fold: a number or ``all``.
+        trainer: name of the trainer class.
+        plans: name of the plans.
+        pretrained_weights: a checkpoint to start from.
+        num_gpus: GPUs to train on.
+        export_probabilities: save probabilities of the validation.
+        continue_training: go on from the latest checkpoint.
+        only_validation: validate a finished training.
+        validate_best: validate with checkpoint_best.
+        disable_checkpointing: write no checkpoints.
+        device: ``cuda``, ``cpu`` or ``mps``.
+        num_epochs: None leaves the trainer's own, as for the next three.
+        num_iterations_per_epoch: training iterations.
+        num_val_iterations_per_epoch: validation iterations.
+        seed: of torch, NumPy and random in this process.
+    """
+
+    dataset: str
+    configuration: str
+    fold: str
+    trainer: str = "LayerEnsembleTrainer"
+    plans: str = "nnUNetPlans"
+    pretrained_weights: Path | None = None
+    num_gpus: int = 1
+    export_probabilities: bool = False
+    continue_training: bool = False
+    only_validation: bool = False
+    validate_best: bool = False
+    disable_checkpointing: bool = False
+    device: str = "cuda"
+    num_epochs: int | None = None
+    num_iterations_per_epoch: int | None = None
+    num_val_iterations_per_epoch: int | None = None
+    seed: int | None = None
+
+
+LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """nnUNetv2_train's arguments, and ours."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_le_train",
+        description="Trains as nnUNetv2_train does, by default a layer ensemble.",
+    )
+    add = parser.add_argument
+    add("dataset_name_or_id", help="Name or number of the data set.")
+    add("configuration", help="Configuration to train, for example 3d_fullres.")
+    add("fold", help="Fold of the cross-validation, 0 to 4, or all.")
+    add("-tr", default="LayerEnsembleTrainer", help="Trainer. Default: %(default)s")
+    add("-p", default="nnUNetPlans", help="Plans. Default: %(default)s")
+    add(
+        "-pretrained_weights",
+        type=Path,
+        help="Checkpoint to start from. A layer ensemble takes over the trunk and, where the "
+        "number of classes is the same, the decoder heads.",
+    )
+    add("-num_gpus", type=int, default=1, help="GPUs to train on. Default: %(default)s")
+    add("--npz", action="store_true", help="Save the probabilities of the final validation.")
+    add("--c", action="store_true", help="Continue from the latest checkpoint.")
+    add("--val", action="store_true", help="Only validate; the training has to be finished.")
+    add("--val_best", action="store_true", help="Validate with checkpoint_best.")
+    add("--disable_checkpointing", action="store_true", help="Write no checkpoints.")
+    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="Default: %(default)s")
+    group = parser.add_argument_group("beyond nnUNetv2_train (one GPU or CPU)")
+    group.add_argument("-num_epochs", type=int, help="Default: the trainer's own.")
+    group.add_argument("-num_iterations_per_epoch", type=int, help="Default: the trainer's own.")
+    group.add_argument(
+        "-num_val_iterations_per_epoch", type=int, help="Default: the trainer's own."
+    )
+    group.add_argument(
+        "-seed",
+        type=int,
+        help="Seed of torch, NumPy and random. nnU-Net's augmentation runs in processes that stay "
+        "random, so that two trainings still differ; with nnUNet_n_proc_DA=0 it runs in this one.",
+    )
+    return parser
+
+
+def build_request(arguments: argparse.Namespace) -> TrainRequest:
+    """Arguments to request.
+
+    Raises:
+        SettingError: options that do not go together, or a length below 1.
+    """
+    request = TrainRequest(
+        dataset=arguments.dataset_name_or_id,
+        configuration=arguments.configuration,
+        fold=arguments.fold,
+        trainer=arguments.tr,
+        plans=arguments.p,
+        pretrained_weights=arguments.pretrained_weights,
+        num_gpus=arguments.num_gpus,
+        export_probabilities=arguments.npz,
+        continue_training=arguments.c,
+        only_validation=arguments.val,
+        validate_best=arguments.val_best,
+        disable_checkpointing=arguments.disable_checkpointing,
+        device=arguments.device,
+        seed=arguments.seed,
+        **{name: getattr(arguments, name) for name in LENGTHS},
+    )
+    _require_possible(request)
+    return request
+
+
+def run(request: TrainRequest) -> None:
+    """Check what can be checked, then train and validate.
+
+    Raises:
+        LayerEnsembleError: something is missing or does not fit; said before the training starts.
+    """
+    from nnunetv2_le.training.preconditions import (
+        parse_fold,
+        preprocessed_dataset,
+        require_configuration,
+        require_folders,
+    )
+    from nnunetv2_le.training.registry import register_trainers
+
+    fold = parse_fold(request.fold)
+    require_folders()
+    register_trainers()
+    dataset = preprocessed_dataset(request.dataset)
+    require_configuration(dataset, request.plans, configuration=request.configuration)
+    _require_trainer(request.trainer)
+    _set_up_device(request)
+    if request.num_gpus > 1:
+        _train_on_several_gpus(request, dataset.name)
+    else:
+        _train(request, dataset.name, fold=fold)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _require_possible(request: TrainRequest) -> None:
+    """Combinations of options that make no sense."""
+    ours = [name for name in (*LENGTHS, "seed") if getattr(request, name) is not None]
+    wrong = {
+        "--c and --val exclude each other: continue a training, or validate a finished one.": (
+            request.continue_training and request.only_validation
+        ),
+        "--c and -pretrained_weights exclude each other: weights start a new training.": (
+            request.continue_training and request.pretrained_weights is not None
+        ),
+        "--val_best needs a checkpoint, so it excludes --disable_checkpointing.": (
+            request.validate_best and request.disable_checkpointing
+        ),
+        f"-num_gpus has to be 1 or more, got {request.num_gpus}.": request.num_gpus < 1,
+        f"-num_gpus {request.num_gpus} needs -device cuda, got {request.device!r}.": (
+            request.num_gpus > 1 and request.device != "cuda"
+        ),
+        f"-{', -'.join(ours)} cannot reach the processes of several GPUs: train with -num_gpus 1, "
+        "or choose a trainer of that length, for example -tr LayerEnsembleTrainer_50epochs.": (
+            request.num_gpus > 1 and bool(ours)
+        ),
+    } | {
+        f"-{name} has to be 1 or more, got {getattr(request, name)}.": getattr(request, name) < 1
+        for name in LENGTHS
+        if getattr(request, name) is not None
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise SettingError(message)
+
+
+def _require_trainer(name: str) -> None:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise SettingError(
+            f"No trainer {name!r} in nnU-Net, in this package or in nnUNet_extTrainer. Check the "
+            "name given by -tr."
+        ) from error
+    except AssertionError as error:
+        raise SettingError(
+            f"{name!r} (-tr) is no trainer: it has to derive from nnUNetTrainer."
+        ) from error
+
+
+def _set_up_device(request: TrainRequest) -> None:
+    """Threads as nnU-Net's own command sets them, and the seed."""
+    import multiprocessing
+
+    import numpy as np
+    import torch
+
+    if request.device == "cpu":
+        torch.set_num_threads(multiprocessing.cpu_count())
+    elif request.device == "cuda":
+        if not torch.cuda.is_available():
+            raise SettingError("No GPU was found (-device cuda). Train with -device cpu or mps.")
+        torch.set_num_threads(1)
+        with suppress(RuntimeError):  # too late once torch has started threads
+            torch.set_num_interop_threads(1)
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.benchmark = True
+    if request.seed is not None:
+        random.seed(request.seed)
+        np.random.seed(request.seed)
+        torch.manual_seed(request.seed)
+
+
+def _train_on_several_gpus(request: TrainRequest, dataset: str) -> None:
+    from nnunetv2.run.run_training import run_training
+
+    if request.pretrained_weights is not None:
+        from nnunetv2_le.training.pretrained import read_weights
+
+        read_weights(request.pretrained_weights)
+        logger.warning("With several GPUs the trunk alone starts from -pretrained_weights.")
+    run_training(
+        dataset,
+        request.configuration,
+        request.fold,
+        request.trainer,
+        request.plans,
+        _text(request.pretrained_weights),
+        request.num_gpus,
+        request.export_probabilities,
+        request.continue_training,
+        request.only_validation,
+        request.disable_checkpointing,
+        request.validate_best,
+    )
+
+
+def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    trainer = get_trainer_from_args(
+        dataset,
+        request.configuration,
+        fold,
+        request.trainer,
+        request.plans,
+        request.continue_training,
+        device=torch.device(request.device),
+    )
+    for name in LENGTHS:
+        if (value := getattr(request, name)) is not None:
+            setattr(trainer, name, value)
+    trainer.disable_checkpointing |= request.disable_checkpointing
+    _load(trainer, request)
+    if not request.only_validation:
+        trainer.run_training()
+    if request.validate_best:
+        trainer.load_checkpoint(str(_checkpoint(trainer, "checkpoint_best.pth")))
+    trainer.perform_actual_validation(request.export_probabilities)
+
+
+def _load(trainer: Any, request: TrainRequest) -> None:
+    """The checkpoint to continue, validate or start from, as nnU-Net's own command does it."""
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
+    from nnunetv2_le.training.pretrained import carry_over_decoder_heads, read_weights
+
+    if request.only_validation:
+        _checkpoint(trainer, "checkpoint_final.pth")
+    file = request.pretrained_weights
+    weights = None if file is None or request.only_validation else read_weights(file)
+    try:
+        maybe_load_checkpoint(
+            trainer, request.continue_training, request.only_validation, _text(file)
+        )
+    except AssertionError as error:
+        first_line = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{file} does not fit the network to train: {first_line}") from error
+    if weights is not None:
+        carry_over_decoder_heads(trainer.network, weights)
+
+
+def _checkpoint(trainer: Any, name: str) -> Path:
+    file = Path(trainer.output_folder) / name
+    if not file.is_file():
+        raise ModelFolderError(
+            f"Validation needs {file}, which is missing. Finish the training first."
+        )
+    return file
+
+
+def _text(file: Path | None) -> str | None:
+    return None if file is None else str(file)

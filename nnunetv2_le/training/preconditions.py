@@ -1,0 +1,119 @@
+"""What has to be there before a training starts, each want told in one line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+from nnunetv2_le.errors import InputError, SettingError
+
+
+def require_folders() -> None:
+    """The environment variables that nnU-Net needs for a training.
+
+    Raises:
+        SettingError: one is missing.
+    """
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        if not os.environ.get(variable):
+            raise SettingError(
+                f"The environment variable {variable} has to name a folder, but it is not set. "
+                f"Set it as for every nnU-Net command: export {variable}=/path/to/{variable}"
+            )
+
+
+def preprocessed_dataset(name_or_id: str) -> Path:
+    """The folder of a preprocessed data set, from its name or number.
+
+    Raises:
+        SettingError: neither a name like ``Dataset004_Hippocampus`` nor a number.
+        InputError: no such data set, several of the same number, or not preprocessed.
+    """
+    try:
+        name: str = maybe_convert_to_dataset_name(name_or_id)
+    except ValueError as error:
+        raise SettingError(
+            "The data set has to be a name like Dataset004_Hippocampus or a number like 4, got "
+            f"{name_or_id!r}."
+        ) from error
+    except RuntimeError as error:  # none of this number, or several
+        several = str(error).startswith("More than one")
+        raise InputError(
+            f"{'Several data sets have' if several else 'No data set has'} the number "
+            f"{name_or_id!r} in {_folders()}. "
+            f"{'Give the full name' if several else 'Check the number and the folders'}."
+        ) from error
+    folder = Path(os.environ["nnUNet_preprocessed"]) / name
+    if not (folder / "dataset.json").is_file():
+        raise InputError(
+            f"The data set {name!r} is not preprocessed: no dataset.json in {folder}. Run "
+            f"nnUNetv2_plan_and_preprocess for it first."
+        )
+    return folder
+
+
+def require_configuration(dataset: Path, plans: str, *, configuration: str) -> None:
+    """Plans, configuration in them, and its preprocessed cases.
+
+    Args:
+        dataset: folder of the preprocessed data set.
+        plans: name of the plans.
+        configuration: for example ``3d_fullres``.
+
+    Raises:
+        InputError: plans or preprocessed cases are missing.
+        SettingError: the plans have no such configuration.
+    """
+    file = dataset / f"{plans}.json"
+    if not file.is_file():
+        found = sorted(path.stem for path in dataset.glob("*.json") if _is_plans(path))
+        raise InputError(
+            f"No plans {plans!r} in {dataset}; there are: {_listed(found)}. Choose by -p."
+        )
+    configurations = json.loads(file.read_text())["configurations"]
+    if configuration not in configurations:
+        raise SettingError(
+            f"The plans {plans!r} have no configuration {configuration!r}; they have: "
+            f"{_listed(list(configurations))}."
+        )
+    folder = dataset / _inherited(configurations, configuration)["data_identifier"]
+    if not folder.is_dir():
+        raise InputError(
+            f"The configuration {configuration!r} is not preprocessed: {folder} is missing. Run "
+            f"nnUNetv2_preprocess -c {configuration} for it first."
+        )
+
+
+def parse_fold(fold: str) -> int | str:
+    """A fold as nnU-Net takes it: a number from 0, or ``all``.
+
+    Raises:
+        SettingError: neither.
+    """
+    if fold == "all":
+        return fold
+    if not fold.isdecimal():
+        raise SettingError(f"fold has to be a number from 0 or 'all', got {fold!r}.")
+    return int(fold)
+
+
+def _is_plans(file: Path) -> bool:
+    return file.name not in ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+
+
+def _inherited(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    """A configuration with what it takes over from its parents."""
+    own: dict[str, Any] = configurations[name]
+    parent = own.get("inherits_from")
+    return own if parent is None else {**_inherited(configurations, parent), **own}
+
+
+def _folders() -> str:
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    return ", ".join(f"{name}={os.environ.get(name)}" for name in names)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"

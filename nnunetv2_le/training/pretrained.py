@@ -1,0 +1,74 @@
+"""What a checkpoint can start a layer ensemble with, beyond what nnU-Net's own loader carries over.
+
+nnU-Net's loader takes the trunk and skips every parameter with ``.seg_layers.`` in its name, for a
+new task has other classes. The decoder heads of a layer ensemble are nnU-Net's own, so where the
+number of classes is the same they can start from the checkpoint too.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunetv2_le.errors import CheckpointError
+from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+from nnunetv2_le.training.layer_ensemble_trainer import unwrap
+
+logger = logging.getLogger(__name__)
+
+_DECODER_HEADS = "decoder.seg_layers."
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """The network weights of an nnU-Net checkpoint.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint of nnU-Net.
+    """
+    if not file.is_file():
+        raise CheckpointError(
+            f"-pretrained_weights has to name a checkpoint, found none at {file}."
+        )
+    try:
+        weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)[
+            "network_weights"
+        ]
+    except Exception as error:  # whatever torch meets in a file that is something else
+        raise CheckpointError(
+            f"-pretrained_weights has to name a checkpoint of nnU-Net (with 'network_weights'); "
+            f"{file} cannot be read as one ({type(error).__name__})."
+        ) from error
+    return weights
+
+
+def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tuple[str, ...]:
+    """Copy the decoder heads of a checkpoint into a layer ensemble, where shapes are equal.
+
+    Other networks are left as nnU-Net's loader made them.
+
+    Args:
+        network: the trainer's network, with or without wrappers.
+        weights: network weights of a checkpoint.
+
+    Returns:
+        The names of the parameters that were copied.
+    """
+    bare = unwrap(network)
+    if not isinstance(bare, LayerEnsembleUNet):
+        return ()
+    own = bare.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name.startswith(_DECODER_HEADS) and name in own and own[name].shape == value.shape
+    }
+    bare.load_state_dict(own | fitting)
+    missing = sum(name.startswith(_DECODER_HEADS) for name in own) - len(fitting)
+    logger.info(
+        "Pretrained weights: trunk and %d tensors of decoder heads; %d that do not fit stay new.",
+        len(fitting),
+        missing,
+    )
+    return tuple(fitting)
