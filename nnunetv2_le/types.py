@@ -15,6 +15,12 @@ Direction = Literal["higher_is_better", "higher_is_worse", "none"]
 
 LabelValue = int | tuple[int, ...]
 
+FAMILIES = ("heads", "mirrors")
+"""Families that a run can have, in the order of the tables."""
+
+DEFAULT_MAPS = ("entropy",)
+"""Voxel maps that are written where the user names none."""
+
 
 @dataclass(frozen=True)
 class Labels:

@@ -1,0 +1,92 @@
+"""``nnUNetv2_le_predict``: nnUNetv2_predict with uncertainty."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.predict_arguments import (
+    PredictRequest,
+    add_predict_arguments,
+)
+from nnunetv2_le.cli.predict_arguments import (
+    build_request as build_predict_request,
+)
+from nnunetv2_le.cli.predict_from_modelfolder import predict_with_model
+from nnunetv2_le.errors import ModelFolderError
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prediction with a model named as nnU-Net names it."""
+
+    dataset: str
+    trainer: str
+    plans: str
+    configuration: str
+    predict: PredictRequest
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_le_predict",
+        description="Segment images as nnUNetv2_predict does, and say how far to trust each segmentation.",
+    )
+    parser.add_argument("-d", required=True, help="dataset name or number")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
+    parser.add_argument(
+        "-tr",
+        default="LayerEnsembleTrainer",
+        help="trainer of the model, nnU-Net's own included (default: LayerEnsembleTrainer)",
+    )
+    parser.add_argument("-c", required=True, help="configuration: 2d, 3d_fullres, ...")
+    add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
+    return parser
+
+
+def build_request(arguments: argparse.Namespace) -> Request:
+    """The request that the arguments make."""
+    predict = build_predict_request(arguments)
+    return Request(arguments.d, arguments.tr, arguments.p, arguments.c, predict)
+
+
+def run(request: Request) -> None:
+    """Predict all cases.
+
+    Raises:
+        ModelFolderError: there is no such trained model.
+        CaseError: some cases failed; the others are done.
+    """
+    predict_with_model(_model_folder(request), request.predict)
+
+
+def _model_folder(request: Request) -> Path:
+    from nnunetv2.paths import nnUNet_results
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    if not nnUNet_results.is_set():
+        raise ModelFolderError(
+            "nnUNet_results is not set, so trained models cannot be found. Set it, or name the model's folder with "
+            "nnUNetv2_le_predict_from_modelfolder -m."
+        )
+    try:
+        folder = Path(
+            get_output_folder(request.dataset, request.trainer, request.plans, request.configuration)
+        )
+    except RuntimeError as error:
+        raise ModelFolderError(
+            f"There is no dataset {request.dataset!r} in nnUNet_results, nnUNet_raw or nnUNet_preprocessed ({error})."
+        ) from error
+    if not folder.is_dir():
+        raise ModelFolderError(
+            f"Expected a trained model in {folder}, which does not exist. Check -d, -tr, -p and -c, or train it with "
+            f"nnUNetv2_le_train."
+        )
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_main(build_parser(), build_request, run=run, argv=argv)

@@ -1,0 +1,181 @@
+"""Arguments that both predict commands share: nnU-Net's names and defaults, and ours on top."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from nnunetv2_le.errors import SettingError
+from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Fusion
+
+DEVICES = ("cuda", "cpu", "mps")
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What was asked for, apart from which model.
+
+    Attributes:
+        folds: folds of the model; None takes all that are there.
+    """
+
+    source: Path
+    output: Path
+    folds: tuple[int | str, ...] | None
+    checkpoint: str
+    step_size: float
+    use_mirroring: bool
+    save_probabilities: bool
+    continue_prediction: bool
+    num_preprocessing: int
+    num_writing: int
+    previous_stage: Path | None
+    num_parts: int
+    part_id: int
+    device: str
+    perform_everything_on_device: bool
+    show_progress: bool
+    families: tuple[str, ...]
+    skip_heads: int
+    fusion: str
+    maps: tuple[str, ...]
+    save_heads: bool
+
+
+def add_predict_arguments(
+    parser: argparse.ArgumentParser, *, default_folds: tuple[int, ...] | None
+) -> None:
+    """Add the shared arguments."""
+    _add_paths(parser, default_folds)
+    _add_ways(parser)
+    members = parser.add_argument_group("members and uncertainty")
+    members.add_argument(
+        "-members",
+        nargs="+",
+        metavar="FAMILY",
+        default=list(FAMILIES),
+        help=f"families of members: {' '.join(FAMILIES)} (default: all of these that the model has)",
+    )
+    members.add_argument(
+        "-skip_heads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave the first N heads out of the layer agreement (default: 0)",
+    )
+    members.add_argument(
+        "-fusion",
+        choices=get_args(Fusion),
+        default="mean",
+        help="how the last heads become the segmentation (default: mean probability)",
+    )
+    members.add_argument(
+        "-maps",
+        nargs="*",
+        metavar="NAME",
+        default=list(DEFAULT_MAPS),
+        help="voxel maps to write: entropy, FAMILY_mutual_information, FAMILY_variance, FAMILY_agreement "
+        "(default: entropy; -maps without a name writes none)",
+    )
+    members.add_argument(
+        "--save_heads",
+        action="store_true",
+        help="write the probabilities of every head, a folder each, for nnUNetv2_ensemble",
+    )
+
+
+def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] | None) -> None:
+    parser.add_argument(
+        "-i", type=Path, required=True, help="folder of images, named CASE_0000 etc. as in nnU-Net"
+    )
+    parser.add_argument("-o", type=Path, required=True, help="output folder; made if missing")
+    parser.add_argument(
+        "-f",
+        nargs="+",
+        default=default_folds,
+        metavar="FOLD",
+        help=f"folds to use (default: {default_folds or 'all that are there'})",
+    )
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)"
+    )
+    parser.add_argument(
+        "-prev_stage_predictions", type=Path, help="predictions of a cascade's previous stage"
+    )
+
+
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-step_size", type=float, default=0.5, help="tile step (default: 0.5)")
+    parser.add_argument(
+        "--disable_tta", action="store_true", help="no mirroring: faster, and no mirror members"
+    )
+    parser.add_argument(
+        "--save_probabilities", action="store_true", help="write fused probabilities (.npz, .pkl)"
+    )
+    parser.add_argument(
+        "--continue_prediction", action="store_true", help="keep what an earlier run finished"
+    )
+    parser.add_argument(
+        "-npp",
+        type=int,
+        default=int(os.environ.get("nnUNet_npp", 3)),
+        help="cases that are preprocessed at the same time (default: 3)",
+    )
+    parser.add_argument(
+        "-nps",
+        type=int,
+        default=int(os.environ.get("nnUNet_nps", 3)),
+        help="cases that are written at the same time (default: 3)",
+    )
+    parser.add_argument("-num_parts", type=int, default=1, help="runs that share the cases")
+    parser.add_argument("-part_id", type=int, default=0, help="which of these runs this is, from 0")
+    parser.add_argument("-device", default="cuda", help="cuda, cpu or mps (default: cuda)")
+    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bars")
+    parser.add_argument(
+        "--not_on_device", action="store_true", help="blend tiles on the CPU: for very large images"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="say more, and show the traceback of an error"
+    )
+
+
+def build_request(arguments: argparse.Namespace) -> PredictRequest:
+    """The request that the arguments make.
+
+    Raises:
+        SettingError: a fold is neither a number nor ``all``, or the device is unknown.
+    """
+    if arguments.device not in DEVICES:
+        raise SettingError(f"-device takes {', '.join(DEVICES)}; got {arguments.device!r}.")
+    return PredictRequest(
+        source=arguments.i,
+        output=arguments.o,
+        folds=None if arguments.f is None else tuple(_fold(fold) for fold in arguments.f),
+        checkpoint=arguments.chk,
+        step_size=arguments.step_size,
+        use_mirroring=not arguments.disable_tta,
+        save_probabilities=arguments.save_probabilities,
+        continue_prediction=arguments.continue_prediction,
+        num_preprocessing=arguments.npp,
+        num_writing=arguments.nps,
+        previous_stage=arguments.prev_stage_predictions,
+        num_parts=arguments.num_parts,
+        part_id=arguments.part_id,
+        device=arguments.device,
+        perform_everything_on_device=not arguments.not_on_device,
+        show_progress=not arguments.disable_progress_bar,
+        families=tuple(arguments.members),
+        skip_heads=arguments.skip_heads,
+        fusion=arguments.fusion,
+        maps=tuple(arguments.maps),
+        save_heads=arguments.save_heads,
+    )
+
+
+def _fold(text: str | int) -> int | str:
+    if str(text) == "all":
+        return "all"
+    if not str(text).isdigit():
+        raise SettingError(f"-f takes numbers of folds, or all; got {text!r}.")
+    return int(text)

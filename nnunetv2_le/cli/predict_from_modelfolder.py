@@ -1,0 +1,129 @@
+"""``nnUNetv2_le_predict_from_modelfolder``: predict with uncertainty, the model named by its folder."""
+
+import argparse
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.predict_arguments import (
+    PredictRequest,
+    add_predict_arguments,
+)
+from nnunetv2_le.cli.predict_arguments import (
+    build_request as build_predict_request,
+)
+from nnunetv2_le.errors import CaseError, SettingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prediction with the model in a folder."""
+
+    model_folder: Path
+    predict: PredictRequest
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_le_predict_from_modelfolder",
+        description="Segment images and say how far to trust each segmentation.",
+    )
+    parser.add_argument(
+        "-m", type=Path, required=True, help="folder of the model: TRAINER__PLANS__CONFIGURATION"
+    )
+    add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
+    return parser
+
+
+def build_request(arguments: argparse.Namespace) -> Request:
+    """The request that the arguments make."""
+    return Request(arguments.m, build_predict_request(arguments))
+
+
+def run(request: Request) -> None:
+    """Predict all cases.
+
+    Raises:
+        CaseError: some cases failed; the others are done.
+    """
+    predict_with_model(request.model_folder, request.predict)
+
+
+def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
+    """Predict all cases with the model in a folder.
+
+    Raises:
+        CaseError: some cases failed; the others are done.
+    """
+    from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+    from nnunetv2_le.inference.settings import PredictionSettings
+
+    settings = PredictionSettings(
+        families=request.families,
+        skip_heads=request.skip_heads,
+        fusion=request.fusion,  # type: ignore[arg-type]
+        maps=request.maps,
+        save_probabilities=request.save_probabilities,
+        save_heads=request.save_heads,
+        step_size=request.step_size,
+        use_mirroring=request.use_mirroring,
+        perform_everything_on_device=request.perform_everything_on_device,
+    )
+    predictor = LayerEnsemblePredictor.from_model_folder(
+        model_folder,
+        settings,
+        folds=request.folds,
+        checkpoint_name=request.checkpoint,
+        device=_device(request.device),
+        show_progress=request.show_progress,
+    )
+    signal.signal(signal.SIGTERM, _stop)
+    summary = predictor.predict_folder(
+        request.source,
+        request.output,
+        previous_stage=request.previous_stage,
+        overwrite=not request.continue_prediction,
+        num_parts=request.num_parts,
+        part_id=request.part_id,
+        num_preprocessing=request.num_preprocessing,
+        num_writing=request.num_writing,
+    )
+    finished = len(summary.done) + len(summary.skipped)
+    logger.info("%d cases in %s; scores of each in uncertainty.csv.", finished, request.output)
+    if summary.failed:
+        raise CaseError(
+            f"{len(summary.failed)} of {finished + len(summary.failed)} cases failed ({', '.join(summary.failed)}); the "
+            f"reasons are in {request.output / 'failed.csv'}. Mend them and run again with --continue_prediction."
+        )
+
+
+def _device(name: str) -> Any:
+    """The torch device, with as many threads as nnU-Net gives it."""
+    import torch
+
+    if name == "cpu":
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise SettingError("-device cuda needs a GPU, and torch sees none here. Use -device cpu.")
+    elif name == "mps" and not torch.backends.mps.is_available():
+        raise SettingError("-device mps needs an Apple GPU, and torch sees none here. Use -device cpu.")
+    return torch.device(name)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A request to terminate ends the run like Ctrl-C does: what is written stays whole."""
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_main(build_parser(), build_request, run=run, argv=argv)

@@ -1,0 +1,191 @@
+"""One case: its files, its preprocessing, and what its prediction is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
+from torch import Tensor
+
+from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.inference.model import Model
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case before it is read.
+
+    Attributes:
+        name: as nnU-Net names it, without channel number and file ending.
+        images: one file a channel.
+        previous_stage: segmentation of the previous stage of a cascade.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    previous_stage: Path | None = None
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case as the network sees it.
+
+    Attributes:
+        name: name of the case.
+        image: preprocessed channels (and one-hot labels of the previous stage).
+        properties: what nnU-Net's reader and preprocessor noted of it.
+    """
+
+    name: str
+    image: Float[Tensor, "channels depth height width"]
+    properties: dict[str, Any]
+
+
+def find_cases(
+    source: Path | Sequence[Sequence[Path]], model: Model, *, previous_stage: Path | None = None
+) -> list[Case]:
+    """The cases in a folder, or in lists of files.
+
+    Args:
+        source: a folder in nnU-Net's naming (CASE_0000.nii.gz, one file a channel), or one list of files a case.
+        model: decides file ending, and whether a previous stage is needed.
+        previous_stage: folder with the segmentations of the previous stage.
+
+    Raises:
+        InputError: the folder is missing or has no image, two cases share a name, or the previous stage is missing.
+    """
+    ending = model.dataset_json["file_ending"]
+    files = _list_files(source, ending) if isinstance(source, Path) else source
+    needs = model.configuration.previous_stage_name
+    if needs is not None and previous_stage is None:
+        raise InputError(
+            f"This model is the second stage of a cascade: it needs the segmentations of {needs}. Predict those first "
+            f"and name their folder with -prev_stage_predictions."
+        )
+    cases = []
+    for images in files:
+        name = Path(images[0]).name[: -len(ending) - 5]
+        before = previous_stage / f"{name}{ending}" if needs and previous_stage else None
+        cases.append(Case(name, tuple(Path(image) for image in images), before))
+    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise InputError(
+            f"Two inputs share one case name, so one result would overwrite the other: {', '.join(twice)}. Rename one."
+        )
+    return cases
+
+
+def _list_files(folder: Path, ending: str) -> list[list[Path]]:
+    if not folder.is_dir():
+        raise InputError(f"Expected a folder of images, but {folder} is not a folder. Name it with -i.")
+    found = create_lists_from_splitted_dataset_folder(str(folder), ending) if any(
+        path.name.endswith(ending) for path in folder.iterdir()
+    ) else []
+    if not found:
+        others = sorted({"".join(path.suffixes[-2:]) for path in folder.iterdir() if path.is_file()})
+        raise InputError(
+            f"No image in {folder} ends in {ending}, as this model's dataset demands (CASE_0000{ending}); found "
+            f"{', '.join(others[:5]) or 'no file at all'}. Convert the images or name another folder."
+        )
+    return [[Path(path) for path in paths] for paths in found]
+
+
+def prepare_case(case: Case, model: Model) -> PreparedCase:
+    """Read and preprocess a case with nnU-Net's own reader and preprocessor.
+
+    Raises:
+        CaseError: a file is missing or unreadable, channels are missing, or intensities are not finite.
+    """
+    _require_files(case, model)
+    preprocessor = model.configuration.preprocessor_class(verbose=False)
+    try:
+        data, labels, properties = preprocessor.run_case(
+            [str(path) for path in case.images],
+            str(case.previous_stage) if case.previous_stage else None,
+            model.plans,
+            model.configuration,
+            model.dataset_json,
+        )
+    except Exception as error:
+        raise CaseError(
+            f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: {_first_line(error)}). Check that "
+            f"the file is complete and opens in a viewer."
+        ) from error
+    return _prepared(case.name, data, labels if case.previous_stage else None, properties, model)
+
+
+def prepare_array(
+    image: Float[np.ndarray, "channels z y x"],
+    model: Model,
+    *,
+    spacing_mm: Sequence[float],
+    name: str = "array",
+    previous_stage: np.ndarray | None = None,
+) -> PreparedCase:
+    """Preprocess an image that is in memory already.
+
+    Args:
+        image: one volume a channel, axes as nnU-Net's reader gives them (z, y, x for SimpleITK).
+        model: the model that will predict it.
+        spacing_mm: voxel size in millimetres, in the same axis order.
+        name: name of the case.
+        previous_stage: label volume of the previous stage of a cascade, (z, y, x).
+
+    Raises:
+        CaseError: the array does not fit the model or is not finite.
+    """
+    expected = len(model.dataset_json["channel_names"])
+    if image.ndim != 4 or image.shape[0] != expected:
+        raise CaseError(
+            f"Expected an array of {expected} channels x depth x height x width; got shape {image.shape!r}. Add the "
+            f"channel axis, and a depth of 1 to a 2D image."
+        )
+    preprocessor = model.configuration.preprocessor_class(verbose=False)
+    before = None if previous_stage is None else previous_stage[None]
+    data, labels, properties = preprocessor.run_case_npy(
+        image,
+        before,
+        {"spacing": [float(size) for size in spacing_mm]},
+        model.plans,
+        model.configuration,
+        model.dataset_json,
+    )
+    return _prepared(name, data, None if before is None else labels, properties, model)
+
+
+def _prepared(
+    name: str, data: np.ndarray, labels: np.ndarray | None, properties: dict[str, Any], model: Model
+) -> PreparedCase:
+    if not np.isfinite(data).all():
+        raise CaseError(
+            f"The image of {name} has infinite or missing (NaN) intensities. Replace them before predicting."
+        )
+    if labels is not None:
+        one_hot = convert_labelmap_to_one_hot(
+            labels[0], model.label_manager.foreground_labels, data.dtype
+        )
+        data = np.vstack((data, one_hot))
+    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    return PreparedCase(name, tensor, properties)
+
+
+def _require_files(case: Case, model: Model) -> None:
+    expected = len(model.dataset_json["channel_names"])
+    if len(case.images) != expected:
+        raise CaseError(
+            f"Expected {expected} image file(s), one a channel ({', '.join(model.dataset_json['channel_names'].values())}); "
+            f"got {len(case.images)}: {', '.join(path.name for path in case.images)}. Add or remove channels."
+        )
+    for path in (*case.images, *([case.previous_stage] if case.previous_stage else [])):
+        if not path.is_file():
+            raise CaseError(f"{path} does not exist. Check the name and the channel number.")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"

@@ -1,0 +1,166 @@
+"""The way back: from the network's grid to the grid of the image, in pieces.
+
+nnU-Net resamples every class of the whole volume in double precision. Its default interpolation (order 1, or order 0 along
+a coarse axis) is separable, so that any few rows of the result need only a few rows of the input: here the result is made
+some rows at a time, and never exists for all classes at once. Where a configuration asks for another interpolation,
+nnU-Net's own function is called on the whole volume.
+
+Conventions: arrays are (channels, depth, height, width) in the network's axis order; voxel borders are aligned
+(coordinate ``(i + 0.5) * n_in / n_out - 0.5``), values outside are the nearest ones inside.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Float
+from nnunetv2.preprocessing.resampling.default_resampling import (
+    determine_do_sep_z_and_axis,
+    resample_data_or_seg_to_shape,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
+
+_PIECE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class NativeGrid:
+    """Where a prediction goes: resample, pad what was cropped, transpose back.
+
+    Attributes:
+        cropped_shape: shape after resampling, in the network's axis order.
+        full_shape: shape before cropping, in the network's axis order.
+        place: where the cropped part lies in the full one.
+        transpose_forward: axes of the image in the network's order.
+        nearest_axis: axis along which the nearest row is taken (nnU-Net's separate z), or None.
+        fallback: nnU-Net's own resampling function with its spacings, where ours does not apply.
+    """
+
+    cropped_shape: tuple[int, ...]
+    full_shape: tuple[int, ...]
+    place: tuple[slice, ...]
+    transpose_forward: tuple[int, ...]
+    nearest_axis: int | None = None
+    fallback: Any = None
+
+    def empty(self, dtype: Any, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
+        """A new array on the image's grid, and the view on it that the cropped part is written to."""
+        native_shape = [0] * len(self.full_shape)
+        for axis, native_axis in enumerate(self.transpose_forward):
+            native_shape[native_axis] = self.full_shape[axis]
+        array = np.full(native_shape, fill, dtype=dtype)
+        return array, array.transpose(self.transpose_forward)[self.place]
+
+    def native_voxel(
+        self, centre: Sequence[float], network_shape: Sequence[int]
+    ) -> tuple[float, ...]:
+        """Where a point of the network's grid (voxel indices) lies on the image's grid."""
+        position = [0.0] * len(self.full_shape)
+        for axis, native_axis in enumerate(self.transpose_forward):
+            scale = self.cropped_shape[axis] / network_shape[axis]
+            position[native_axis] = (centre[axis] + 0.5) * scale - 0.5 + self.place[axis].start
+        return tuple(position)
+
+    def pieces(
+        self, volume: Float[np.ndarray, "channels depth height width"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "channels rows height2 width2"]]]:
+        """Resample a volume, some rows of the cropped grid at a time.
+
+        Yields:
+            Which rows, and their values in single precision; rows come in order and cover the grid.
+        """
+        source = torch.from_numpy(volume)
+        rows = self.cropped_shape[0]
+        if tuple(volume.shape[1:]) == self.cropped_shape:
+            resample = _identity
+        elif self.fallback is not None:
+            source = torch.as_tensor(self.fallback(volume.astype(np.float32)))
+            resample = _identity
+        else:
+            resample = self._resample_rows
+        row_bytes = 4 * volume.shape[0] * int(np.prod(self.cropped_shape[1:]))
+        step = max(1, _PIECE_BYTES // max(row_bytes, 1))
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield slice(start, stop), resample(source, start, stop)
+
+    def _resample_rows(self, source: Tensor, start: int, stop: int) -> Tensor:
+        rows = _along_axis(
+            source,
+            1,
+            size=self.cropped_shape[0],
+            nearest=self.nearest_axis == 0,
+            keep=(start, stop),
+        )
+        height, width = self.cropped_shape[1:]
+        if self.nearest_axis in (None, 0):
+            rows = rows.transpose(0, 1)
+            resized = functional.interpolate(
+                rows, size=(height, width), mode="bilinear", align_corners=False
+            )
+            return resized.transpose(0, 1)
+        rows = _along_axis(rows, 2, size=height, nearest=self.nearest_axis == 1)
+        return _along_axis(rows, 3, size=width, nearest=self.nearest_axis == 2)
+
+
+def native_grid(
+    properties: Mapping[str, Any], plans: PlansManager, configuration: ConfigurationManager
+) -> NativeGrid:
+    """The way back of one preprocessed case.
+
+    Args:
+        properties: what nnU-Net's preprocessor noted of the case.
+        plans: plans of the model, for the order of axes.
+        configuration: configuration of the model, for spacing and interpolation.
+    """
+    cropped = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
+    spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    current = list(configuration.spacing)
+    if len(current) < len(cropped):
+        current = [spacing[0], *current]
+    function = configuration.resampling_fn_probabilities
+    options = dict(getattr(function, "keywords", {}))
+    ours = (
+        getattr(function, "func", None) is resample_data_or_seg_to_shape
+        and options.get("order", 3) == 1
+        and options.get("order_z", 0) == 0
+        and not options.get("is_seg", False)
+    )
+    separate, axis = determine_do_sep_z_and_axis(
+        options.get("force_separate_z", False), current, spacing
+    )
+    return NativeGrid(
+        cropped_shape=cropped,
+        full_shape=tuple(int(n) for n in properties["shape_before_cropping"]),
+        place=tuple(slice(int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]),
+        transpose_forward=tuple(plans.transpose_forward),
+        nearest_axis=int(axis) if separate else None,
+        fallback=None if ours else lambda volume: function(volume, cropped, current, spacing),
+    )
+
+
+def _identity(source: Tensor, start: int, stop: int) -> Tensor:
+    return source[:, start:stop].float()
+
+
+def _along_axis(
+    values: Tensor, dim: int, *, size: int, nearest: bool, keep: Sequence[int] | None = None
+) -> Tensor:
+    """Resize one axis by nearest or linear interpolation, for the outputs ``keep`` (start, stop)."""
+    start, stop = keep or (0, size)
+    length = values.shape[dim]
+    position = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (length / size) - 0.5
+    if nearest:
+        index = torch.floor(position + 0.5).long().clamp(0, length - 1)
+        return values.index_select(dim, index).float()
+    position = position.clamp(0, length - 1)
+    low = position.floor().long()
+    high = (low + 1).clamp(max=length - 1)
+    shape = [1] * values.ndim
+    shape[dim] = -1
+    weight = (position - low).float().reshape(shape)
+    return torch.lerp(values.index_select(dim, low).float(), values.index_select(dim, high).float(), weight)

@@ -1,0 +1,58 @@
+"""The record of a case: everything that the tables need, as JSON. Undefined numbers are null."""
+
+import math
+from typing import Any
+
+from nnunetv2_le.inference.prediction import CasePrediction
+from nnunetv2_le.types import ComponentScores
+from nnunetv2_le.version import __version__
+
+
+def case_record(prediction: CasePrediction, *, skip_heads: int, fusion: str) -> dict[str, Any]:
+    """What ``cases/CASE.json`` holds: scores, components, and the voxel counts that agreement follows from.
+
+    The counts allow every agreement score to be computed again for other members (heads skipped, families joined) without
+    a new prediction.
+    """
+    scores, counts = prediction.scores, prediction.accumulated.counts
+    return {
+        "case": prediction.case,
+        "version": __version__,
+        "fusion": fusion,
+        "skip_heads": skip_heads,
+        "empty_prediction": scores.empty_prediction,
+        "num_members": scores.num_members,
+        "scores": defined(scores.scores),
+        "layer_agreement": [_number(value) for value in scores.layer_agreement],
+        "labels": {label: defined(row) for label, row in scores.per_label.items()},
+        "label_values": dict(zip(prediction.labels.names, prediction.labels.values, strict=True)),
+        "components": [_component(component, prediction) for component in scores.components],
+        "members": {family.name: list(family.members) for family in prediction.plan.families},
+        "ordered": [family.name for family in prediction.plan.families if family.ordered],
+        "counts": {
+            "pairs": counts.pairs.tolist(),
+            "with_fused": counts.with_fused.tolist(),
+            "fused": counts.fused.tolist(),
+        },
+    }
+
+
+def defined(scores: dict[str, float]) -> dict[str, float | None]:
+    """Scores with null for what is undefined."""
+    return {name: _number(value) for name, value in scores.items()}
+
+
+def _component(component: ComponentScores, prediction: CasePrediction) -> dict[str, Any]:
+    network_shape = prediction.accumulated.fused_logits.shape[1:]
+    centre = prediction.grid.native_voxel(component.centre_voxels, network_shape)
+    return {
+        "label": component.label,
+        "component": component.component,
+        "centre_voxels": list(centre),
+        "volume_ml": component.volume_ml,
+        "scores": defined(component.scores),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,71 @@
+"""What a user can choose about a prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from nnunetv2_le.errors import SettingError
+from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Family, Fusion
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """Settings of a run; the defaults are the commands' defaults.
+
+    Attributes:
+        families: families of members that are kept.
+        skip_heads: how many of the first heads do not enter the layer agreement (AULA).
+        fusion: how the fused members become the segmentation.
+        maps: voxel maps that are written.
+        save_probabilities: write fused probabilities as nnU-Net does.
+        save_heads: write the probabilities of every head.
+        step_size: step between tiles as a share of the tile.
+        use_mirroring: test-time mirroring along the axes that the model was trained with.
+        use_gaussian: weight the centre of tiles more than their border.
+        perform_everything_on_device: blend tiles on the device of the network.
+    """
+
+    families: tuple[str, ...] = FAMILIES
+    skip_heads: int = 0
+    fusion: Fusion = "mean"
+    maps: tuple[str, ...] = DEFAULT_MAPS
+    save_probabilities: bool = False
+    save_heads: bool = False
+    step_size: float = 0.5
+    use_mirroring: bool = True
+    use_gaussian: bool = True
+    perform_everything_on_device: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense.
+
+        Raises:
+            SettingError: naming the setting, what it takes and what came.
+        """
+        if not 0 < self.step_size <= 1:
+            raise SettingError(
+                f"-step_size is a share of the tile, above 0 and at most 1; got {self.step_size!r}. nnU-Net's is 0.5."
+            )
+        if self.skip_heads < 0:
+            raise SettingError(f"-skip_heads is a number of heads, 0 or more; got {self.skip_heads!r}.")
+        if self.fusion not in get_args(Fusion):
+            raise SettingError(f"-fusion takes {', '.join(get_args(Fusion))}; got {self.fusion!r}.")
+
+
+def available_maps(families: Sequence[Family]) -> tuple[str, ...]:
+    """Names of the voxel maps that a run with these families has."""
+    kinds = ("mutual_information", "variance", "agreement")
+    return ("entropy", *(f"{family.name}_{kind}" for family in families for kind in kinds))
+
+
+def require_maps(maps: Sequence[str], families: Sequence[Family]) -> None:
+    """Refuse names of maps that the run does not have.
+
+    Raises:
+        SettingError: naming those, and the ones there are.
+    """
+    known = available_maps(families)
+    if unknown := [name for name in maps if name not in known]:
+        raise SettingError(
+            f"-maps names maps that this run does not have: {' '.join(unknown)}. There are: {' '.join(known)}."
+        )

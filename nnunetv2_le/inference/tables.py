@@ -1,0 +1,117 @@
+"""The tables of a run, always made anew from the records of its cases.
+
+Parts that several machines predicted into one folder, a resumed run and a rerun therefore give the same tables. Floats are
+written in full precision; what is undefined is an empty field.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_le.inference.writing import replace_whole, write_json
+
+CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
+FAILED_ENDING = ".failed"
+
+
+def write_tables(folder: Path, description: dict[str, Any]) -> None:
+    """Write ``uncertainty.csv``, its label and component tables, ``uncertainty.json`` and ``failed.csv``.
+
+    Another process may finish its part at the same moment: the tables are made again until no record came in meanwhile.
+
+    Args:
+        folder: OUT.
+        description: what ``uncertainty.json`` says of columns, settings and versions.
+    """
+    write_json(folder / "uncertainty.json", description)
+    seen: set[Path] | None = None
+    while seen != (now := set((folder / "cases").glob("*"))):
+        seen = now
+        records = read_records(folder)
+        for name, rows in {
+            "uncertainty.csv": [_case_row(record) for record in records],
+            "uncertainty_per_label.csv": [row for record in records for row in _label_rows(record)],
+            "uncertainty_per_component.csv": [
+                row for record in records for row in _component_rows(record)
+            ],
+        }.items():
+            _write_csv(folder / name, rows)
+        _write_failed(folder)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of all finished cases, by name."""
+    files = sorted((folder / "cases").glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def note_failure(folder: Path, case: str, reason: str) -> None:
+    """Remember why a case failed; a later success removes the note."""
+    path = folder / "cases" / f"{case}{FAILED_ENDING}"
+    replace_whole(
+        path, lambda part: part.write_text(reason, encoding="utf-8"), ending=FAILED_ENDING
+    )
+
+
+def forget_failure(folder: Path, case: str) -> None:
+    """The case is done after all."""
+    (folder / "cases" / f"{case}{FAILED_ENDING}").unlink(missing_ok=True)
+
+
+def _write_failed(folder: Path) -> None:
+    notes = sorted((folder / "cases").glob(f"*{FAILED_ENDING}"))
+    rows = [
+        {"case": path.name[: -len(FAILED_ENDING)], "reason": path.read_text(encoding="utf-8")}
+        for path in notes
+    ]
+    if rows:
+        _write_csv(folder / "failed.csv", rows)
+    else:
+        (folder / "failed.csv").unlink(missing_ok=True)
+
+
+def _case_row(record: dict[str, Any]) -> dict[str, Any]:
+    last = {name: record[name] for name in CASE_COLUMNS_LAST}
+    return {"case": record["case"], **record["scores"], **last}
+
+
+def _label_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for name, scores in record["labels"].items():
+        last = {column: record[column] for column in CASE_COLUMNS_LAST}
+        label = _label_value(record["label_values"][name])
+        yield {"case": record["case"], "label": label, "label_name": name, **scores, **last}
+
+
+def _component_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for component in record["components"]:
+        centre = dict(zip(("centre_z", "centre_y", "centre_x"), component["centre_voxels"], strict=True))
+        yield {
+            "case": record["case"],
+            "label": _label_value(record["label_values"][component["label"]]),
+            "label_name": component["label"],
+            "component": component["component"],
+            **centre,
+            "volume_ml": component["volume_ml"],
+            **component["scores"],
+        }
+
+
+def _label_value(value: int | list[int]) -> str:
+    """A label's value; of a region the values that it joins."""
+    return str(value) if isinstance(value, int) else "+".join(map(str, value))
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Columns are those of the first row, then those that only later rows have."""
+    columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if value is None else value for name, value in row.items()})
+    replace_whole(
+        path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"), ending=".csv"
+    )
