@@ -1,8 +1,9 @@
-"""One pass over the final logits of all members: what remains is small, and every score follows from it.
+"""One pass over the final logits of all members: every score follows from what remains.
 
-The grid is the network's own (spacing of the plans), where all voxels are equal. Logits come slab by slab along its first
-axis; a slab is worked off in pieces of bounded size on the device where it lies, and only what the grid keeps is moved to the
-CPU. The result does not depend on how the grid was cut into slabs or pieces, to the last bit.
+The grid is the network's own (spacing of the plans), where all voxels are equal. Logits come slab
+by slab along its first axis; a slab is worked off in pieces of bounded size on the device where it
+lies, and only what the grid keeps is moved to the CPU. The result does not depend on how the grid
+was cut into slabs or pieces, to the last bit.
 """
 
 import numpy as np
@@ -23,9 +24,9 @@ from nnunetv2_le.uncertainty.fusion import FusedVoxels, fuse, staple_logits
 from nnunetv2_le.uncertainty.probabilities import probabilities
 from nnunetv2_le.uncertainty.voxel_maps import entropy_nats, mutual_information_nats, variance
 
-# Members x channels x voxels of one piece. CPU: a float32 temporary of 2 MB stays in the cache (measured: 45 x 80,000 values
-# take half the time that they take in one piece). GPU: few launches, 256 MB a temporary.
-_PIECE_ELEMENTS_CPU = 2**19
+# Members x channels x voxels of one piece, which bounds each temporary: 4 MB of float32 on the CPU
+# (where smaller and larger pieces were no faster), 256 MB on a GPU (few launches).
+_PIECE_ELEMENTS_CPU = 2**20
 _PIECE_ELEMENTS_GPU = 2**26
 
 
@@ -35,10 +36,12 @@ class Accumulator:
     Args:
         plan: which members come, and which of them are fused.
         labels: what channels mean.
-        shape: the network's grid (depth, height, width); two-dimensional images have depth 1 per slice.
-        fusion: how the fused members become one prediction: ``mean`` probability; ``majority`` of their votes (a tie goes to
-            the class with the higher mean probability); ``staple`` over the whole volume, which keeps every member's decisions
-            until the end; ``last`` fused member alone.
+        shape: the network's grid (depth, height, width); two-dimensional images have depth 1 per
+            slice.
+        fusion: how the fused members become one prediction: ``mean`` probability; ``majority`` of
+            their votes (a tie goes to the class with the higher mean probability); ``staple`` over
+            the whole volume, which keeps every member's decisions until the end; ``last`` fused
+            member alone.
         keep_members: keep float16 logits of every family member.
 
     Raises:
@@ -77,9 +80,11 @@ class Accumulator:
         """Take in the next slab.
 
         Args:
-            start: its first row along the grid's first axis; slabs come in order and do not overlap.
-            logits: final logits of all members in the order of the plan, float16 or float32, on any device. Rows that are not
-                one block of memory for each member and channel are copied once.
+            start: its first row along the grid's first axis; slabs come in order and do not
+                overlap.
+            logits: final logits of all members in the order of the plan, float16 or float32, on any
+                device. Rows that are not one block of memory for each member and channel are copied
+                once.
 
         Raises:
             CaseError: the slab does not follow the one before, or has the wrong shape.
@@ -105,18 +110,20 @@ class Accumulator:
         """
         if self._done != self._shape[0]:
             raise CaseError(
-                f"expected logits for rows 0 to {self._shape[0]} of the grid, got rows 0 to {self._done}; "
-                "add the missing slabs before asking for the result"
+                f"expected logits for rows 0 to {self._shape[0]} of the grid, "
+                f"got rows 0 to {self._done}; add the missing slabs before asking for the result"
             )
         if self._decisions is not None:
             self._finish_staple(self._decisions)
         counts = self._counts.cpu().numpy()
         members = None
         if self._member_logits is not None:
-            members = self._member_logits.unflatten(2, self._shape).numpy()
+            members = self._member_logits.numpy().reshape(
+                *self._member_logits.shape[:2], *self._shape
+            )
         return Accumulated(
-            fused_logits=self._logits.unflatten(1, self._shape).numpy(),
-            fused_masks=self._masks.unflatten(1, self._shape).numpy(),
+            fused_logits=self._logits.numpy().reshape(-1, *self._shape),
+            fused_masks=self._masks.numpy().reshape(-1, *self._shape),
             maps={name: values.view(self._shape).numpy() for name, values in self._maps.items()},
             counts=OverlapCounts(
                 pairs=np.ascontiguousarray(counts[:, :-1, :-1]),
@@ -176,7 +183,7 @@ class Accumulator:
         masks = torch.stack(
             [label_masks(decisions[number], num_labels=num_labels) for number in self._fused]
         )
-        shaped = masks.unflatten(2, self._shape).numpy()
+        shaped = masks.numpy().reshape(*masks.shape[:2], *self._shape)
         fused = torch.from_numpy(staple_logits(shaped, has_regions=has_regions)).flatten(1)
         family = decisions[: self._plan.num_family_members]
         step = max(1, _PIECE_ELEMENTS_CPU // (len(decisions) * self._labels.num_channels))
@@ -207,8 +214,8 @@ class Accumulator:
             )
         if start != self._done or start + logits.shape[2] > self._shape[0]:
             raise CaseError(
-                f"expected a slab that starts at row {self._done} and ends by row {self._shape[0]}, got rows "
-                f"{start} to {start + logits.shape[2]}; add slabs in order, each row once"
+                f"expected a slab from row {self._done} that ends by row {self._shape[0]}, "
+                f"got rows {start} to {start + logits.shape[2]}; add slabs in order, each row once"
             )
 
 

@@ -1,20 +1,24 @@
 """A voxel map and a mask become one number: the uncertainty of a case, a label or its boundary.
 
 Conventions:
-    Masks lie on the grid of the map. Neighbours are voxels that share a face. The boundary ring is one voxel on either side of
-    the mask's boundary: mask voxels with a neighbour outside it, and outside voxels with a neighbour in it; the edge of the image
-    is no boundary. Undefined (nothing to take the mean of) is NaN. Sums are in float64.
+    Masks lie on the grid of the map. Neighbours are voxels that share a face. The boundary ring is
+    one voxel on either side of the mask's boundary: mask voxels with a neighbour outside it, and
+    outside voxels with a neighbour in it; the edge of the image is no boundary. Undefined (nothing
+    to take the mean of) is NaN. Sums are in float64.
 
 Metrics:
-    ``image_mean``: mean over all voxels. ``foreground_mean``: over the mask. ``boundary_mean``: over the ring.
-    ``non_boundary_mean``: over all voxels outside the ring (without a mask that is all voxels). ``patch_max``: highest mean of a
-    10-voxel cube that slides inside the image; a shorter axis is taken whole, so that a slice has squares.
+    ``image_mean``: mean over all voxels. ``foreground_mean``: over the mask. ``boundary_mean``:
+        over the ring.
+    ``non_boundary_mean``: over all voxels outside the ring (without a mask that is all voxels).
+        ``patch_max``: highest mean of a
+    10-voxel cube that slides inside the image; a shorter axis is taken whole, so that a slice has
+    squares.
     ``boundary_ratio``: 100 x sum over all voxels / number of voxels of the ring's outer half.
 
 References:
-    Jungo, Balsiger and Reyes, Front. Neurosci. 2020 (boundaries dominate the mean); Zenk et al., "Comparative benchmarking of
-    failure detection methods in medical image segmentation", 2024, arXiv:2406.03323 (aggregations, 10-voxel patches).
-    ``boundary_ratio`` as named by UnnUNet.
+    Jungo, Balsiger and Reyes, Front. Neurosci. 2020 (boundaries dominate the mean). Zenk et al.,
+    "Comparative benchmarking of failure detection methods in medical image segmentation",
+    arXiv:2406.03323 (aggregations, 10-voxel patches). ``boundary_ratio`` is UnnUNet's.
 """
 
 import math
@@ -66,7 +70,7 @@ class MapSums:
 
 
 class MaskRegions:
-    """A mask and its boundary ring, in the smallest box that holds both; made once, used for every map.
+    """A mask and its boundary ring, in the smallest box that holds both; used for every map.
 
     Args:
         mask: the mask on the whole grid.
@@ -87,7 +91,7 @@ class MaskRegions:
 def bounding_box(
     mask: Bool[np.ndarray, "depth height width"], *, margin: int = 0
 ) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask, wider by a margin inside the image; an empty box for an empty mask."""
+    """The smallest box that holds a mask, wider by a margin; empty for an empty mask."""
     spans = []
     for axis, length in enumerate(mask.shape):
         others = tuple(other for other in range(3) if other != axis)
@@ -101,7 +105,7 @@ def bounding_box(
 def patch_max(
     values: Float[np.ndarray, "depth height width"], *, patch_voxels: int = PATCH_VOXELS
 ) -> float:
-    """Highest mean of a cube that slides inside the image; an axis shorter than the cube is taken whole.
+    """Highest mean of a cube that slides inside the image; a shorter axis is taken whole.
 
     Args:
         values: a voxel map.

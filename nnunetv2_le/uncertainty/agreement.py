@@ -1,22 +1,25 @@
 """Agreement of members, from overlap counts: every score is exact, no voxel is looked at again.
 
 Conventions:
-    One value a foreground label (or region), in the order of the counts. All scores are agreements: higher is better.
-    Dice of two empty masks is 1, of an empty and a non-empty one 0. Members are numbered as in the plan. Undefined is NaN.
+    One value a foreground label (or region), in the order of the counts. All scores are agreements:
+    higher is better. Dice of two empty masks is 1, of an empty and a non-empty one 0. Members are
+    numbered as in the plan. Undefined is NaN.
 
 Metrics:
-    Dice(A, B) = 2 |A and B| / (|A| + |B|). Layer agreement a_k = Dice of heads k and k + 1 (shallow to deep). AULA = integral
-    of a_1..a_n by the trapezoid rule with spacing 1 (0 to n - 1); ``aula_normalized`` = AULA / (n - 1) (0 to 1). Pairwise
-    Dice = mean over all pairs of members; consensus Dice = mean over members of their Dice with the fused segmentation.
+    Dice(A, B) = 2 |A and B| / (|A| + |B|). Layer agreement a_k = Dice of heads k and k + 1 (shallow
+    to deep). AULA = integral of a_1..a_n by the trapezoid rule with spacing 1 (0 to n - 1);
+    ``aula_normalized`` = AULA / (n - 1) (0 to 1). Pairwise Dice = mean over all pairs of members;
+    consensus Dice = mean over members of their Dice with the fused segmentation.
 
 References:
-    Kushibar et al., "Layer Ensembles", MICCAI 2022, arXiv:2203.08878, section 2.3 (AULA). Roy et al., "Bayesian QuickNAT",
-    NeuroImage 2019 (pairwise Dice of samples).
+    Kushibar et al., "Layer Ensembles", MICCAI 2022, arXiv:2203.08878, section 2.3 (AULA). Roy et
+    al., "Bayesian QuickNAT", NeuroImage 2019 (pairwise Dice of samples).
 
 Deviations:
-    The code published with the paper gives two empty masks Dice 0 and thresholds probabilities at 0; here masks are decisions.
-    With one agreement the integral runs over no length: its value would be 0, the worst there is, whatever the agreement, so
-    AULA is NaN; its mean height is that agreement.
+    The code published with the paper gives two empty masks Dice 0 and thresholds probabilities at
+    0; here masks are decisions. With one agreement the integral runs over no length: its value
+    would be 0, the worst there is, whatever the agreement, so AULA is NaN; its mean height is that
+    agreement.
 """
 
 from collections.abc import Sequence
@@ -57,8 +60,8 @@ def layer_agreement(
     """
     if skip_heads < 0 or len(heads) - skip_heads < 2:
         raise SettingError(
-            f"expected to skip 0 to {max(0, len(heads) - 2)} of {len(heads)} heads, got skip_heads={skip_heads!r}; "
-            "layer agreement needs two heads that are left"
+            f"expected to skip 0 to {max(0, len(heads) - 2)} of {len(heads)} heads, "
+            f"got skip_heads={skip_heads!r}; layer agreement needs two heads that are left"
         )
     left = list(heads)[skip_heads:]
     sizes = _sizes(counts)[:, left]
@@ -72,7 +75,8 @@ def aula(curve: Float[np.ndarray, "*labels agreements"]) -> Float[np.ndarray, "*
         curve: layer agreements along the last axis.
 
     Returns:
-        From 0 to agreements - 1, comparable between cases of one model; NaN with fewer than two agreements.
+        From 0 to agreements - 1, comparable between cases of one model; NaN with fewer than two
+        agreements.
     """
     if curve.shape[-1] < 2:
         return np.full(curve.shape[:-1], np.nan)
@@ -82,7 +86,9 @@ def aula(curve: Float[np.ndarray, "*labels agreements"]) -> Float[np.ndarray, "*
 def aula_normalized(
     curve: Float[np.ndarray, "*labels agreements"],
 ) -> Float[np.ndarray, "*labels"]:
-    """Mean height of the layer-agreement curve, AULA / (agreements - 1), comparable between architectures.
+    """Mean height of the layer-agreement curve, comparable between architectures.
+
+    AULA / (agreements - 1).
 
     Args:
         curve: layer agreements along the last axis.
@@ -92,8 +98,8 @@ def aula_normalized(
     """
     agreements = curve.shape[-1]
     if agreements == 1:
-        return curve[..., 0].copy() if curve.ndim > 1 else np.asarray(curve[0])
-    return aula(curve) / max(1, agreements - 1)
+        return np.array(curve[..., 0])
+    return np.asarray(aula(curve) / max(1, agreements - 1))
 
 
 def pairwise_dice(counts: OverlapCounts, members: Sequence[int]) -> Float[np.ndarray, "labels"]:
@@ -105,7 +111,7 @@ def pairwise_dice(counts: OverlapCounts, members: Sequence[int]) -> Float[np.nda
 
 
 def consensus_dice(counts: OverlapCounts, members: Sequence[int]) -> Float[np.ndarray, "labels"]:
-    """Mean over the given members of their Dice with the fused segmentation; NaN without members."""
+    """Mean Dice of the given members with the fused segmentation; NaN without members."""
     chosen = list(members)
     if not chosen:
         return np.full(len(counts.fused), np.nan)
@@ -114,7 +120,7 @@ def consensus_dice(counts: OverlapCounts, members: Sequence[int]) -> Float[np.nd
 
 
 def _sizes(counts: OverlapCounts) -> Int[np.ndarray, "labels members"]:
-    return np.diagonal(counts.pairs, axis1=1, axis2=2)
+    return np.asarray(np.diagonal(counts.pairs, axis1=1, axis2=2))
 
 
 def _dice(

@@ -9,7 +9,7 @@ _AGGREGATION_TEXT: dict[Aggregation, str] = {
     "foreground_mean": "mean over the fused foreground",
     "image_mean": "mean over the image",
     "boundary_mean": "mean over one voxel either side of the fused boundary",
-    "non_boundary_mean": "mean over all voxels but those one voxel either side of the fused boundary",
+    "non_boundary_mean": "mean over all voxels but one either side of the fused boundary",
     "patch_max": "highest mean of a sliding 10-voxel cube",
     "boundary_ratio": "100 x sum over the image / number of voxels just outside the fused boundary",
 }

@@ -1,4 +1,4 @@
-"""Connected components of the fused segmentation: a lesion, its size, and how sure the members are of it."""
+"""Connected components of the fused segmentation: lesions, their size, members' agreement."""
 
 import cc3d
 import numpy as np
@@ -15,8 +15,8 @@ def component_scores(
 ) -> tuple[ComponentScores, ...]:
     """Scores of every connected component of every label, the largest of a label first.
 
-    Components are voxels that share a face, an edge or a corner (26 neighbours; 8 in a single slice). Ones of equal size keep
-    the order of their first voxels.
+    Components are voxels that share a face, an edge or a corner (26 neighbours; 8 in a single
+    slice). Ones of equal size keep the order of their first voxels.
 
     Args:
         accumulated: fused masks and voxel maps of a case.
@@ -25,8 +25,9 @@ def component_scores(
         voxel_volume_ml: volume of a voxel of the network's grid.
 
     Returns:
-        For each component the mean of ``entropy`` (nats) and of each family's agreement over its voxels. For overlapping
-        regions the agreement of a voxel is the mean over regions, as in the map.
+        For each component the mean of ``entropy`` (nats) and of each family's agreement over its
+        voxels. For overlapping regions the agreement of a voxel is the mean over regions, as in the
+        map.
     """
     maps = {"entropy_mean": accumulated.maps["entropy"]} | {
         f"{family.name}_agreement": accumulated.maps[f"{family.name}_agreement"]

@@ -1,16 +1,20 @@
 """What members decide at each voxel, and how often they decide alike.
 
-A decision is the class of the highest logit (the lowest class of several equal ones, as torch.argmax) or, for regions, whether
-the logit is above 0. Decisions about classes are label numbers, ``members voxels``; decisions about regions are masks,
-``members regions voxels``.
+A decision is the class of the highest logit (the lowest class of several equal ones, as
+torch.argmax) or, for regions, whether the logit is above 0. Decisions about classes are label
+numbers, ``members voxels``; decisions about regions are masks, ``members regions voxels``.
 """
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# float32 counts voxels one by one without an error up to here; longer pieces are never counted at once.
+# float32 counts voxels one by one without an error up to here; longer pieces are never counted at
+# once.
 MAX_COUNTED_VOXELS = 2**24
+
+# Of more labels than these, most are absent from a piece, and finding the others pays.
+_ALWAYS_COUNTED = 8
 
 
 def decide(
@@ -19,7 +23,8 @@ def decide(
     """Decision of each member.
 
     Args:
-        logits: logits, or anything of the same order; classes may be given probabilities, regions may not.
+        logits: logits, or anything of the same order; classes may be given probabilities, regions
+            may not.
         has_regions: whether channels are overlapping regions.
 
     Returns:
@@ -32,7 +37,8 @@ def decide(
     dtype = label_dtype(channels)
     from_last = torch.arange(channels - 1, -1, -1, dtype=dtype, device=logits.device)
     is_highest = logits == logits.amax(1, keepdim=True)
-    return channels - 1 - is_highest.to(dtype).mul_(from_last[:, None]).amax(1)
+    ranked = is_highest.view(torch.uint8) * from_last[:, None]
+    return channels - 1 - ranked.amax(1)
 
 
 def label_dtype(channels: int) -> torch.dtype:
@@ -71,8 +77,8 @@ def count_overlaps(
 ) -> Int[Tensor, "labels members members"]:
     """Voxels to which two members both give a label, for every label and every two members.
 
-    One-hot masks times their transpose, a matrix product for each label that occurs. Exact: each product counts at most
-    ``MAX_COUNTED_VOXELS`` voxels in float32.
+    One-hot masks times their transpose, a matrix product for each label that occurs. Exact: each
+    product counts at most ``MAX_COUNTED_VOXELS`` voxels in float32.
 
     Args:
         decisions: decisions of the members.
@@ -95,12 +101,14 @@ def _one_hot(
     decisions: Int[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
     num_labels: int,
 ) -> tuple[Int[Tensor, "present"], Float[Tensor, "present members voxels"]]:
-    """Numbers (from 0) of the labels that occur, and 0-1 masks of these alone."""
+    """Numbers (from 0) of labels, at least those that occur, and 0-1 masks of these alone."""
     if decisions.dtype == torch.bool:
         labels = torch.arange(num_labels, device=decisions.device)
         return labels, decisions.transpose(0, 1).float()
-    occurrences = torch.bincount(decisions.flatten(), minlength=num_labels + 1)
-    labels = occurrences[1:].nonzero().squeeze(1)
+    labels = torch.arange(num_labels, device=decisions.device)
+    if num_labels > _ALWAYS_COUNTED:
+        occurrences = torch.bincount(decisions.flatten(), minlength=num_labels + 1)
+        labels = occurrences[1:].nonzero().squeeze(1)
     masks = torch.empty((len(labels), *decisions.shape), device=decisions.device)
     torch.eq(decisions, (labels + 1).to(decisions.dtype)[:, None, None], out=masks)
     return labels, masks

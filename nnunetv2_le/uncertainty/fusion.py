@@ -1,10 +1,12 @@
 """How members become one prediction: mean, majority vote, the last member alone, or STAPLE.
 
-Every rule gives logits, the probability that they stand for, and the decision at each voxel; the decision is the
-one that the logits make (highest class, regions above 0), so that whoever resamples the logits sees the same segmentation.
+Every rule gives logits, the probability that they stand for, and the decision at each voxel; the
+decision is the one that the logits make (highest class, regions above 0), so that whoever resamples
+the logits sees the same segmentation.
 
 References:
-    Warfield, Zou and Wells, "Simultaneous truth and performance level estimation (STAPLE)", IEEE TMI 2004.
+    Warfield, Zou and Wells, "Simultaneous truth and performance level estimation (STAPLE)", IEEE
+    TMI 2004.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from nnunetv2_le.types import Fusion
 from nnunetv2_le.uncertainty.decisions import decide
 from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
 
-# A vote has shares of 0 and 1, whose logarithms are infinite; 1e-4 is far below one vote and far above float16's smallest.
+# A vote has shares of 0 and 1, whose logarithms are infinite; 1e-4 is far below one vote and far
+# above float16's smallest.
 _MIN_SHARE = 1e-4
 # Added to the winner of a tied vote: visible in float16 logits, far below one vote of 500 members.
 _TIE_SHARE = 1e-3
@@ -54,7 +57,8 @@ def fuse(
     Args:
         logits: logits of the members that are fused.
         probability: their probabilities.
-        rule: ``mean``, ``majority`` or ``last``; ``staple`` looks at whole volumes, see :func:`staple_logits`.
+        rule: ``mean``, ``majority`` or ``last``; ``staple`` looks at whole volumes, see
+            :func:`staple_logits`.
         has_regions: whether channels are overlapping regions.
 
     Raises:
@@ -71,7 +75,7 @@ def fuse(
 
 
 def _mean(logits: Tensor, probability: Tensor, has_regions: bool) -> FusedVoxels:
-    """``ln mean p``; regions ``ln mean p - ln mean (1 - p)``, where 1 - p is the sigmoid of -z and does not round to 0."""
+    """``ln mean p``; regions ``ln mean p - ln mean (1 - p)``, 1 - p being the sigmoid of -z."""
     mean = mean_over(probability, 0)
     fused = _log(mean)
     if has_regions:
@@ -80,7 +84,7 @@ def _mean(logits: Tensor, probability: Tensor, has_regions: bool) -> FusedVoxels
 
 
 def _majority(logits: Tensor, probability: Tensor, has_regions: bool) -> FusedVoxels:
-    """Share of votes; a tie goes to the class (regions: the side) with the higher mean probability."""
+    """Share of votes; a tie goes to the class (or side) of the higher mean probability."""
     votes = decide(logits, has_regions=has_regions)
     mean = mean_over(probability, 0)
     if has_regions:
@@ -104,13 +108,15 @@ def staple_logits(
 ) -> Float[np.ndarray, "channels *space"]:
     """Logits of the STAPLE estimate, label by label over the whole volume.
 
-    A region's logit is that of its STAPLE probability. Classes get the same logits against a background of 0, so that a voxel
-    belongs to the label with the highest probability above 1/2, or to the background. Where no member has a label (or
-    one member is fused alone) there is nothing to estimate, and the masks are taken as they are.
+    A region's logit is that of its STAPLE probability. Classes get the same logits against a
+    background of 0, so that a voxel belongs to the label with the highest probability above 1/2, or
+    to the background. Where no member has a label (or one member is fused alone) there is nothing
+    to estimate, and the masks are taken as they are.
 
     Args:
         masks: one mask a member and foreground label.
-        has_regions: whether channels are overlapping regions; classes get a background channel in front.
+        has_regions: whether channels are overlapping regions; classes get a background channel in
+            front.
 
     Returns:
         float32 logits, of probabilities between 1e-4 and 1 - 1e-4.
@@ -125,10 +131,9 @@ def staple_logits(
 
 def _staple(masks: Bool[np.ndarray, "members *space"]) -> Float[np.ndarray, "*space"]:
     if len(masks) == 1 or bool((masks == masks[0]).all()):
-        return masks[0].astype(np.float64)
+        return np.asarray(masks[0], dtype=np.float64)
     images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in masks]
-    estimate: Float[np.ndarray, "*space"] = sitk.GetArrayFromImage(sitk.STAPLE(images, 1.0))
-    return estimate
+    return np.asarray(sitk.GetArrayFromImage(sitk.STAPLE(images, 1.0)))
 
 
 def _log(probability: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Probabilities of members, and sums that do not depend on how a volume was cut into pieces.
 
 Conventions:
-    Axis 0 of a stack of members counts members, axis 1 channels, the rest is space. Channels are classes with the background
-    first (a softmax) or overlapping regions (a sigmoid each).
+    Axis 0 of a stack of members counts members, axis 1 channels, the rest is space. Channels are
+    classes with the background first (a softmax) or overlapping regions (a sigmoid each).
 
-Torch's own reductions and its softmax round differently at the end of a memory block than inside it, so that the last bit
-of a voxel's value would depend on where a slab ends. Everything here is made of elementwise operations, which do not.
+Torch's own reductions and its softmax round differently at the end of a memory block than inside
+it, so that the last bit of a voxel's value would depend on where a slab ends. Everything here is
+made of elementwise operations, which do not.
 """
 
 import torch
@@ -35,7 +36,8 @@ def probabilities(
 def sum_over(values: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
     """Sum over one axis in halves: the second half onto the first, until one is left.
 
-    The order of additions depends on the length of the axis alone, so equal voxels have equal sums wherever they lie.
+    The order of additions depends on the length of the axis alone, so equal voxels have equal sums
+    wherever they lie.
 
     Args:
         values: any tensor with at least one element along ``axis``.

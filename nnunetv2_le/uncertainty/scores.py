@@ -43,15 +43,21 @@ def score_case(
 ) -> CaseScores:
     """Score a case from what the accumulator kept.
 
-    Agreement: one value a label, and their mean for the case. A label that every member and the fused segmentation leave empty
-    counts 1; if that is so for every label, the case is an empty prediction and all its agreement scores (its labels' too) are
-    NaN: perfect agreement on nothing is not confidence. AULA needs an ordered family of at least two members, else it is NaN.
+    Agreement: one value a label, and their mean for the case. A label that every member and the
+        fused segmentation leave empty
+    counts 1; if that is so for every label, the case is an empty prediction and all its agreement
+    scores (its labels' too) are
+    NaN: perfect agreement on nothing is not confidence. AULA needs an ordered family of at least
+        two members, else it is NaN.
 
-    Maps: aggregated over the fused mask of each label, and for the case over the union of these masks.
+    Maps: aggregated over the fused mask of each label, and for the case over the union of these
+        masks.
 
-    Volumes: of a label its fused volume and the standard deviation (divisor: members) of its volume over the members of all
-    families; of the case the volume of the union, and the standard deviation of each member's sum of label volumes. For classes
-    that sum is the member's foreground; overlapping regions count as often in it as they overlap.
+    Volumes: of a label its fused volume and the standard deviation (divisor: members) of its volume
+        over the members of all
+    families; of the case the volume of the union, and the standard deviation of each member's sum
+    of label volumes. For classes that sum is the member's foreground; overlapping regions count as
+    often in it as they overlap.
 
     Args:
         case: name of the case.
@@ -72,7 +78,7 @@ def score_case(
         agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
     sums = {name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan)}
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
-    union = accumulated.fused_masks.any(axis=0)
+    union = np.asarray(accumulated.fused_masks.any(axis=0))
     scores = {
         **{name: float(values.mean()) for name, values in agreements.items()},
         **_aggregates(sums, union),
@@ -104,7 +110,7 @@ def score_case(
 def _curves(
     counts: OverlapCounts, plan: MemberPlan, skip_heads: int
 ) -> Float[np.ndarray, "labels agreements"]:
-    """Layer agreement of the ordered family; no agreements where there is none, or where it has a single member."""
+    """Layer agreement of the ordered family; an empty curve without two ordered members."""
     ordered = _ordered_family(plan)
     if ordered is None or len(ordered.members) < 2:
         return np.empty((len(counts.fused), 0))

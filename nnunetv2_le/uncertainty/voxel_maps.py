@@ -1,23 +1,25 @@
 """Uncertainty of each voxel, from the probabilities of members.
 
 Conventions:
-    Axis 0 counts members where there are several, then channels, then any number of spatial axes. Natural logarithms
-    (nats), 0 ln 0 = 0. Classes are exclusive, their probabilities add up to 1. Regions overlap: each is a Bernoulli variable
-    of its own, and a map is the mean over regions of the binary quantity.
+    Axis 0 counts members where there are several, then channels, then any number of spatial axes.
+    Natural logarithms (nats), 0 ln 0 = 0. Classes are exclusive, their probabilities add up to 1.
+    Regions overlap: each is a Bernoulli variable of its own, and a map is the mean over regions of
+    the binary quantity.
 
 Metrics:
-    With p_mc the probability that member m = 1..M gives channel c = 1..C, and p_c its mean over members:
-    entropy -sum_c p_c ln p_c; expected entropy (1/M) sum_m of the entropy of p_m; mutual information = entropy of p minus
+    With p_mc the probability that member m = 1..M gives channel c = 1..C, and p_c its mean over
+    members: entropy -sum_c p_c ln p_c; expected entropy (1/M) sum_m of the entropy of p_m; mutual
+        information = entropy of p minus
     expected entropy; variance (1/C) sum_c (1/M) sum_m (p_mc - p_c)^2.
 
 References:
-    Depeweg et al., "Decomposition of uncertainty in Bayesian deep learning", ICML 2018 (entropy = expected entropy +
-    mutual information). Kushibar et al., MICCAI 2022, arXiv:2203.08878, section 2.2 (variance and entropy of layer
-    ensembles).
+    Depeweg et al., "Decomposition of uncertainty in Bayesian deep learning", ICML 2018 (entropy =
+    expected entropy + mutual information). Kushibar et al., MICCAI 2022, arXiv:2203.08878, section
+    2.2 (variance and entropy of layer ensembles).
 
 Deviations:
-    The variance is that of probabilities; the code published with the paper takes the variance of label numbers, which
-    depends on how labels are numbered.
+    The variance is that of probabilities; the code published with the paper takes the variance of
+    label numbers, which depends on how labels are numbered.
 """
 
 import torch
@@ -58,7 +60,7 @@ def expected_entropy_nats(
 def mutual_information_nats(
     probability: Float[Tensor, "members channels *space"], *, has_regions: bool = False
 ) -> Float[Tensor, "*space"]:
-    """Entropy of the members' mean minus their expected entropy: the part that is their disagreement.
+    """Entropy of the members' mean minus their expected entropy: their disagreement.
 
     Not below 0 (entropy is concave); a negative rounding error is set to 0.
 
