@@ -108,7 +108,7 @@ class CellHistogram:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """The figures of one case or of many; see the module for their definitions. NaN without voxels."""
+    """The figures of one case or of many; see the module. NaN without voxels."""
 
     nll: float
     brier: float

@@ -1,0 +1,273 @@
+"""All figures of one case: its files in, numbers out.
+
+Conventions:
+    The value of a case is the mean over its labels (or regions) where the figure is defined. A
+    label that is in neither image has no figure; one that only one side has gets overlap 0 and no
+    distance. The table counts these labels. With several raters the reference is their consensus
+    (most votes, see `raters.consensus`).
+
+Metrics:
+    dice, iou (`overlap`); hd95_mm, modified_hausdorff_mm, mean_surface_distance_mm, surface_dice
+    (`surface_distance`); volume_error_ml = prediction - reference, its absolute value, and
+    relative_volume_error = prediction / reference - 1; nll, brier, ece... (`calibration_error`),
+    over the whole image and, prefixed ``roi_``, over the region of interest: the union of the
+    prediction's and the reference's foreground, dilated; generalised energy distance (`raters`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.dataset import EvaluationDataset
+from nnunetv2_le.evaluation.overlap import (
+    JointHistogram,
+    confusion,
+    joint_histogram,
+    label_map,
+    label_mask,
+)
+from nnunetv2_le.evaluation.rater_metrics import rater_figures
+from nnunetv2_le.evaluation.raters import consensus
+from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
+from nnunetv2_le.evaluation.surface_distance import surface_distances
+
+# nnU-Net's readers give a 2D image one slice of 999 times its pixel size: no real thickness
+_NOMINAL_THICKNESS = 999
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """What to compute of each case.
+
+    Attributes:
+        distances: surface distances too.
+        tolerance_mm: of surface Dice.
+        probabilities: calibration figures, where probabilities were saved.
+        roi_margin_voxels: dilation of the region of interest.
+    """
+
+    distances: bool = True
+    tolerance_mm: float = 1.0
+    probabilities: bool = True
+    roi_margin_voxels: int = 5
+
+
+@dataclass(frozen=True)
+class CaseMetrics:
+    """The figures of one case.
+
+    Attributes:
+        case: its name.
+        values: figure to value, mean over labels where there is one a label.
+        per_label: label name to figures.
+        problems: what was left out and why; the case is in the figures all the same.
+        failure: why the case has no figures at all.
+        calibration: histogram of the whole image and of the region of interest, to be added up over
+            cases.
+    """
+
+    case: str
+    values: dict[str, float] = field(default_factory=dict)
+    per_label: dict[str, dict[str, float]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    failure: str | None = None
+    calibration: tuple[CalibrationHistogram, CalibrationHistogram] | None = None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """One case's label maps on one grid."""
+
+    prediction: np.ndarray
+    reference: np.ndarray
+    raters: tuple[np.ndarray, ...]
+    spacing_mm: tuple[float, ...]
+
+
+def evaluate_case(
+    files: CaseFiles, dataset: EvaluationDataset, settings: MetricSettings
+) -> CaseMetrics:
+    """Every figure of one case; a case that cannot be used says why in ``failure``.
+
+    Args:
+        files: of the case.
+        dataset: how they are read.
+        settings: what to compute.
+    """
+    try:
+        images = _read(files, dataset)
+        histogram = joint_histogram(images.reference, images.prediction)
+    except InputError as error:
+        return CaseMetrics(files.case, failure=str(error))
+    problems = _unknown_labels(histogram, dataset)
+    per_label = {
+        name: _label_figures(images, histogram, label, dataset, settings)
+        for name, label in zip(dataset.labels.names, dataset.labels.values, strict=True)
+    }
+    values = _mean_over_labels(list(per_label.values()))
+    calibration = None
+    if settings.probabilities and files.probabilities is not None:
+        try:
+            calibration = _calibration(files.probabilities, images, dataset, settings)
+            values |= _calibration_values(calibration)
+        except InputError as error:
+            problems.append(f"its probabilities are left out: {error}")
+    if len(images.raters) > 1:
+        figures, complaints = rater_figures(files, images.raters, images.prediction, dataset)
+        values |= figures
+        problems += complaints
+    return CaseMetrics(files.case, values, per_label, tuple(problems), calibration=calibration)
+
+
+def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float, ...]]:
+    """A label map (depth, height, width) and its spacing in mm, through nnU-Net's reader.
+
+    Raises:
+        InputError: if the file cannot be read or holds no labels.
+    """
+    try:
+        image, properties = reader.read_seg(str(file))
+    except Exception as error:  # every reader raises its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"{file} cannot be read: {reason}") from error
+    try:
+        return label_map(image[0]), tuple(float(size) for size in properties["spacing"])
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:
+    prediction, spacing = read_segmentation(files.prediction, dataset.reader)
+    raters = []
+    for file in files.references:
+        rater, its_spacing = read_segmentation(file, dataset.reader)
+        if rater.shape != prediction.shape:
+            raise InputError(
+                f"its reference has shape {rater.shape}, its prediction {prediction.shape}: {file}"
+            )
+        if not np.allclose(its_spacing, spacing, rtol=1e-3):
+            raise InputError(
+                f"its reference has spacing {its_spacing} mm, its prediction {spacing}: {file}"
+            )
+        raters.append(rater)
+    reference = raters[0] if len(raters) == 1 else consensus(raters)
+    return _Images(prediction, reference, tuple(raters), spacing)
+
+
+def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> list[str]:
+    unknown = histogram.unknown_values(dataset.known_values)
+    if not unknown:
+        return []
+    listed = ", ".join(f"{value} ({count} voxels)" for value, count in unknown.items())
+    return [f"labels that are not in dataset.json count as background: {listed}"]
+
+
+def _label_figures(
+    images: _Images,
+    histogram: JointHistogram,
+    label: Any,
+    dataset: EvaluationDataset,
+    settings: MetricSettings,
+) -> dict[str, float]:
+    counts = confusion(histogram, label, ignore_label=dataset.ignore_label)
+    voxel_ml = _voxel_ml(images)
+    error = counts.num_prediction - counts.num_reference
+    figures = {
+        "dice": counts.dice,
+        "iou": counts.iou,
+        "volume_error_ml": error * voxel_ml,
+        "absolute_volume_error_ml": abs(error) * voxel_ml,
+        "relative_volume_error": error / counts.num_reference if counts.num_reference else np.nan,
+        "reference_voxels": counts.num_reference,
+        "prediction_voxels": counts.num_prediction,
+    }
+    if not settings.distances:
+        return figures
+    masks = [label_mask(image, label) for image in (images.reference, images.prediction)]
+    if dataset.ignore_label is not None:
+        kept = images.reference != dataset.ignore_label
+        masks = [mask & kept for mask in masks]
+    distances = surface_distances(
+        masks[0], masks[1], spacing_mm=images.spacing_mm, tolerance_mm=settings.tolerance_mm
+    )
+    return figures | vars(distances)
+
+
+def _voxel_ml(images: _Images) -> float:
+    """Volume of a voxel in millilitres; NaN for an image of one slice without thickness."""
+    spacing = images.spacing_mm
+    if (
+        images.reference.shape[0] == 1
+        and spacing[0] >= _NOMINAL_THICKNESS * max(spacing[1:]) * 0.99
+    ):
+        return float("nan")
+    return float(np.prod(spacing)) / 1000
+
+
+def _mean_over_labels(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    sizes = np.array([[row["reference_voxels"], row["prediction_voxels"]] for row in rows]) > 0
+    means = {}
+    for name in rows[0]:
+        if name in {"reference_voxels", "prediction_voxels"}:
+            continue
+        defined = [row[name] for row in rows if not np.isnan(row[name])]
+        means[name] = float(np.mean(defined)) if defined else float("nan")
+    return means | {
+        "missed_labels": int((sizes[:, 0] & ~sizes[:, 1]).sum()),
+        "invented_labels": int((~sizes[:, 0] & sizes[:, 1]).sum()),
+        "absent_labels": int((~sizes).all(axis=1).sum()),
+    }
+
+
+def _calibration(
+    file: Path, images: _Images, dataset: EvaluationDataset, settings: MetricSettings
+) -> tuple[CalibrationHistogram, CalibrationHistogram]:
+    """Histograms of the whole image and of the region of interest."""
+    labels = dataset.labels
+    pair = tuple(
+        CalibrationHistogram(labels.num_channels, has_regions=labels.has_regions) for _ in range(2)
+    )
+    counted = np.isin(images.reference, dataset.known_values)
+    if dataset.ignore_label is not None:
+        counted &= images.reference != dataset.ignore_label
+    interest = _region_of_interest(images, dataset, settings.roi_margin_voxels)
+    for slab, probabilities in iterate_slabs(file, shape=images.reference.shape):
+        reference = images.reference[slab]
+        truth = (
+            np.stack([label_mask(reference, value) for value in labels.values])
+            if labels.has_regions
+            else reference
+        )
+        for histogram, kept in zip(
+            pair, (counted[slab], counted[slab] & interest[slab]), strict=True
+        ):
+            histogram.add(probabilities[:, kept], truth[..., kept])
+    return pair[0], pair[1]
+
+
+def _region_of_interest(images: _Images, dataset: EvaluationDataset, margin: int) -> np.ndarray:
+    values = [np.atleast_1d(value) for value in dataset.labels.values]
+    foreground = np.isin(images.reference, np.concatenate(values))
+    foreground |= np.isin(images.prediction, np.concatenate(values))
+    if not margin or not foreground.any():
+        return foreground
+    box = tuple(
+        slice(max(0, part.start - margin), part.stop + margin)
+        for part in ndimage.find_objects(foreground.view(np.uint8))[0]
+    )
+    foreground[box] = ndimage.binary_dilation(foreground[box], iterations=margin)
+    return foreground
+
+
+def _calibration_values(
+    calibration: tuple[CalibrationHistogram, CalibrationHistogram],
+) -> dict[str, float]:
+    whole, interest = (histogram.figures() for histogram in calibration)
+    return vars(whole) | {f"roi_{name}": value for name, value in vars(interest).items()}

@@ -1,0 +1,111 @@
+"""The scores of a prediction, from the tables that predict wrote.
+
+They are ``uncertainty.csv`` and ``uncertainty_per_label.csv``; ``uncertainty.json`` describes them.
+A score's direction is what ``uncertainty.json`` states; a column without a direction (volume,
+number of members) is no score.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.dataset import read_json
+from nnunetv2_le.types import Direction
+
+_DIRECTIONS = ("higher_is_better", "higher_is_worse", "none")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A column that says how far to trust a case."""
+
+    name: str
+    direction: Direction
+
+    def confidences(self, values: Float[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
+        """The score with higher meaning better."""
+        return values if self.direction == "higher_is_better" else -values
+
+
+@dataclass(frozen=True)
+class ConfidenceTables:
+    """The scores of a prediction.
+
+    Attributes:
+        scores: columns with a direction, in the order of the table.
+        cases: one row a case, by its name.
+        labels: one row a case and label, by case and label name; None where that table was not
+            written.
+    """
+
+    scores: tuple[Score, ...]
+    cases: pd.DataFrame
+    labels: pd.DataFrame | None = None
+
+
+def read_confidence_tables(folder: Path) -> ConfidenceTables | None:
+    """Read the tables of a prediction folder.
+
+    Args:
+        folder: OUT of nnUNetv2_le_predict.
+
+    Returns:
+        The tables, or None for a folder without ``uncertainty.csv`` (a stock prediction).
+
+    Raises:
+        InputError: if a table is broken, a case is in it twice, or ``uncertainty.json`` is missing
+            beside it.
+    """
+    if not (folder / "uncertainty.csv").is_file():
+        return None
+    cases = _read_table(folder / "uncertainty.csv", ["case"])
+    labels = None
+    if (folder / "uncertainty_per_label.csv").is_file():
+        labels = _read_table(folder / "uncertainty_per_label.csv", ["case", "label_name"])
+    description = read_json(folder / "uncertainty.json")
+    return ConfidenceTables(_scores(description, cases, folder / "uncertainty.json"), cases, labels)
+
+
+def numbers(table: pd.DataFrame, column: str) -> Float[np.ndarray, "cases"]:
+    """A column as floats; what is no number (an empty field) is NaN."""
+    if column not in table.columns:
+        return np.full(len(table), np.nan)
+    return np.asarray(pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float))
+
+
+def _read_table(path: Path, index: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(index, str), keep_default_na=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    missing = [column for column in index if column not in table.columns]
+    if missing:
+        raise InputError(f"{path} must have the columns {index}, {missing} are missing")
+    twice = table[table.duplicated(index)]
+    if len(twice):
+        raise InputError(
+            f"{path} names {len(twice)} rows twice, the first is {tuple(twice.iloc[0][index])}; "
+            "predict into an empty folder"
+        )
+    return table.set_index(index)
+
+
+def _scores(description: Any, cases: pd.DataFrame, path: Path) -> tuple[Score, ...]:
+    columns = description.get("columns") if isinstance(description, dict) else None
+    if not isinstance(columns, dict):
+        raise InputError(f"{path} must describe the columns of uncertainty.csv under 'columns'")
+    scores = []
+    for name in cases.columns:
+        direction = columns.get(name, {}).get("direction", "none")
+        if direction not in _DIRECTIONS:
+            raise InputError(
+                f"{path}: direction of {name} must be one of {_DIRECTIONS}, got {direction!r}"
+            )
+        if direction != "none":
+            scores.append(Score(str(name), direction))
+    return tuple(scores)

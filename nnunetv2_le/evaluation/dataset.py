@@ -1,0 +1,108 @@
+"""What a data set's files mean: ending, labels, reader, from ``dataset.json`` and ``plans.json``.
+
+nnU-Net decides how a file is read and what its labels are; this asks nnU-Net.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.types import Labels
+
+
+@dataclass(frozen=True)
+class EvaluationDataset:
+    """How the files of a data set are read.
+
+    Attributes:
+        file_ending: of segmentations, for example ``.nii.gz``.
+        labels: foreground labels or regions.
+        ignore_label: voxels with this reference value count nowhere.
+        known_values: every label value of ``dataset.json``, the background included.
+        reader: nnU-Net's reader of these files.
+    """
+
+    file_ending: str
+    labels: Labels
+    ignore_label: int | None
+    known_values: tuple[int, ...]
+    reader: Any
+
+
+def read_dataset(
+    dataset_file: Path, *, plans_file: Path | None = None, example_file: Path | None = None
+) -> EvaluationDataset:
+    """Ask nnU-Net what a data set's labels are and how its segmentations are read.
+
+    Args:
+        dataset_file: ``dataset.json``.
+        plans_file: ``plans.json``; a label manager of its own comes from there. None takes
+            nnU-Net's usual one.
+        example_file: a segmentation; decides between readers of one file ending.
+
+    Raises:
+        InputError: if a file is missing or is not what it should be.
+    """
+    from nnunetv2.imageio.reader_writer_registry import (  # noqa: PLC0415  imports torch
+        determine_reader_writer_from_dataset_json,
+    )
+
+    description = read_json(dataset_file)
+    try:
+        manager = _label_manager(description, plans_file)
+        ending = str(description["file_ending"])
+        reader = determine_reader_writer_from_dataset_json(
+            description, None if example_file is None else str(example_file), verbose=False
+        )()
+    except (KeyError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"{dataset_file} is no dataset.json that nnU-Net accepts: {error}"
+        ) from error
+    return EvaluationDataset(
+        file_ending=ending,
+        labels=_labels(description, manager),
+        ignore_label=manager.ignore_label,
+        known_values=tuple(int(value) for value in manager.all_labels)
+        + (() if manager.ignore_label is None else (int(manager.ignore_label),)),
+        reader=reader,
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: if it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} is needed and cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def _label_manager(description: dict[str, Any], plans_file: Path | None) -> Any:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415
+
+    if plans_file is not None:
+        return PlansManager(read_json(plans_file)).get_label_manager(description)
+    return LabelManager(description["labels"], description.get("regions_class_order"))
+
+
+def _labels(description: dict[str, Any], manager: Any) -> Labels:
+    """Names beside the labels or regions that nnU-Net evaluates, in its order."""
+    names: dict[Any, str] = {}
+    for name, value in description["labels"].items():
+        names.setdefault(tuple(value) if isinstance(value, list) else int(value), name)
+    foreground = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+    values = tuple(value if isinstance(value, tuple) else int(value) for value in foreground)
+    return Labels(
+        names=tuple(names.get(value, str(value)) for value in values),
+        values=values,
+        has_regions=manager.has_regions,
+        region_values=tuple(manager.regions_class_order or ()) if manager.has_regions else (),
+    )

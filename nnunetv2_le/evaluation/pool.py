@@ -1,0 +1,80 @@
+"""Many cases on several processes, as nnU-Net evaluates: a pool of spawned processes.
+
+Workers import neither torch nor pandas, so they start fast. Histograms of calibration are added up
+within a chunk, because they are larger than everything else of a case together.
+"""
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.case_metrics import CaseMetrics, MetricSettings, evaluate_case
+from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.dataset import EvaluationDataset
+
+_CHUNKS_A_PROCESS = 4  # uneven cases spread over the processes
+
+CalibrationPair = tuple[CalibrationHistogram, CalibrationHistogram]
+
+
+@dataclass(frozen=True)
+class EvaluatedCases:
+    """What came of all cases.
+
+    Attributes:
+        cases: figures of each, in the order asked for.
+        calibration: histograms over all cases: whole image, region of interest; None without saved
+            probabilities.
+    """
+
+    cases: tuple[CaseMetrics, ...]
+    calibration: CalibrationPair | None
+
+
+def evaluate_cases(
+    files: Sequence[CaseFiles],
+    dataset: EvaluationDataset,
+    *,
+    settings: MetricSettings,
+    num_processes: int = 1,
+) -> EvaluatedCases:
+    """Evaluate cases, on several processes if asked for.
+
+    Args:
+        files: of the cases.
+        dataset: how they are read.
+        settings: what to compute.
+        num_processes: processes; 1 stays in this one.
+    """
+    if num_processes <= 1 or len(files) == 1:
+        return _evaluate_chunk(files, dataset, settings)
+    size = max(1, -(-len(files) // (num_processes * _CHUNKS_A_PROCESS)))
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
+    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(chunks))) as pool:
+        parts = pool.starmap(
+            _evaluate_chunk, [(chunk, dataset, settings) for chunk in chunks], chunksize=1
+        )
+    calibration = None
+    for part in parts:
+        calibration = _added(calibration, part.calibration)
+    return EvaluatedCases(tuple(case for part in parts for case in part.cases), calibration)
+
+
+def _evaluate_chunk(
+    files: Sequence[CaseFiles], dataset: EvaluationDataset, settings: MetricSettings
+) -> EvaluatedCases:
+    cases, calibration = [], None
+    for one in files:
+        case = evaluate_case(one, dataset, settings)
+        calibration = _added(calibration, case.calibration)
+        cases.append(replace(case, calibration=None))
+    return EvaluatedCases(tuple(cases), calibration)
+
+
+def _added(total: CalibrationPair | None, part: CalibrationPair | None) -> CalibrationPair | None:
+    if total is None or part is None:
+        return part if total is None else total
+    for histogram, more in zip(total, part, strict=True):
+        histogram.merge(more)
+    return total

@@ -1,0 +1,113 @@
+"""The figures of a case with several raters, from its files.
+
+Members are the saved heads (``--save_heads``); the entropy map is the one that predict wrote or,
+without it, the entropy of the saved probabilities.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.correlation import pearson, spearman
+from nnunetv2_le.evaluation.dataset import EvaluationDataset
+from nnunetv2_le.evaluation.overlap import confusion, joint_histogram
+from nnunetv2_le.evaluation.raters import generalized_energy_distance, rater_disagreement
+from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs, segmentation_of
+from nnunetv2_le.types import Labels
+
+
+def rater_figures(
+    files: CaseFiles,
+    raters: Sequence[np.ndarray],
+    prediction: np.ndarray,
+    dataset: EvaluationDataset,
+) -> tuple[dict[str, float], list[str]]:
+    """Figures of a case against all its raters, and what could not be computed.
+
+    Args:
+        files: of the case.
+        raters: label maps.
+        prediction: label map of the fused segmentation.
+        dataset: its labels.
+
+    Returns:
+        ``num_raters``, ``mean_rater_dice`` (of the prediction with each rater),
+        ``rater_pairwise_dice``; with heads ``energy_distance_squared`` and its terms; with an
+        entropy map its correlation with the raters' disagreement over all voxels.
+    """
+    figures: dict[str, float] = {
+        "num_raters": len(raters),
+        "mean_rater_dice": _mean_dice([(rater, prediction) for rater in raters], dataset.labels),
+        "rater_pairwise_dice": _mean_dice(
+            [(raters[i], raters[j]) for i in range(len(raters)) for j in range(i)], dataset.labels
+        ),
+    }
+    problems = []
+    try:
+        figures |= _energy(files, raters, dataset.labels)
+    except InputError as error:
+        problems.append(f"its heads are left out: {error}")
+    try:
+        entropy = _entropy(files, prediction.shape)
+    except InputError as error:
+        problems.append(f"its entropy map is left out: {error}")
+        entropy = None
+    if entropy is not None:
+        disagreement = rater_disagreement(raters).ravel()
+        figures["entropy_disagreement_pearson"] = pearson(entropy, disagreement)
+        figures["entropy_disagreement_spearman"] = spearman(entropy, disagreement)
+    return figures, problems
+
+
+def _energy(files: CaseFiles, raters: Sequence[np.ndarray], labels: Labels) -> dict[str, float]:
+    if not files.heads:
+        return {}
+    members = [segmentation_of(head, labels, shape=raters[0].shape) for head in files.heads]
+    energy = generalized_energy_distance(members, raters, labels=labels.values)
+    return {
+        "energy_distance_squared": energy.squared,
+        "energy_member_rater": energy.member_rater,
+        "energy_member_diversity": energy.member_diversity,
+        "energy_rater_diversity": energy.rater_diversity,
+    }
+
+
+def _entropy(files: CaseFiles, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The entropy of every voxel, flat, or None where neither a map nor probabilities were saved."""
+    if files.entropy is not None:
+        entropy = read_map(files.entropy)
+        if entropy.size != np.prod(shape):
+            raise InputError(f"it has shape {entropy.shape}, the segmentation has {shape}")
+        return entropy.ravel().astype(float)
+    if files.probabilities is None:
+        return None
+    pieces = [
+        -(p * np.log(np.where(p > 0, p, 1))).sum(axis=0).ravel()
+        for _, p in iterate_slabs(files.probabilities, shape=shape)
+    ]
+    return np.concatenate(pieces).astype(float)
+
+
+def read_map(file: Path) -> np.ndarray:
+    """A voxel map as predict writes it.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
+    except RuntimeError as error:
+        raise InputError(f"{file} cannot be read as an image") from error
+
+
+def _mean_dice(pairs: Sequence[tuple[np.ndarray, np.ndarray]], labels: Labels) -> float:
+    values = []
+    for one, other in pairs:
+        histogram = joint_histogram(one, other)
+        values += [confusion(histogram, label).dice for label in labels.values]
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

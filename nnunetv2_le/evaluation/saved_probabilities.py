@@ -1,0 +1,134 @@
+"""Saved probabilities (nnU-Net's CASE.npz) in slabs, so that a volume of any size can be looked at.
+
+The file is a zip archive with one array ``probabilities`` (channels, depth, height, width). Arrays
+up to 256 MiB are read whole; of larger ones every channel is unpacked beside the others, a slab at
+a time, so that memory holds one slab.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import Float
+from numpy.lib import format as npy
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.types import Labels
+
+_WHOLE_BYTES = 2**28
+_SLAB_VOXELS = 2**21
+_KEY = "probabilities"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an array in the archive looks like."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    is_fortran: bool
+    offset: int
+
+
+def iterate_slabs(
+    file: Path, *, shape: tuple[int, ...], whole_bytes: int = _WHOLE_BYTES
+) -> Iterator[tuple[slice, Float[np.ndarray, "channels slab height width"]]]:
+    """The probabilities of a case, slab by slab along the first axis.
+
+    Args:
+        file: CASE.npz.
+        shape: of the case's segmentation (depth, height, width).
+        whole_bytes: arrays up to this size are read at once.
+
+    Yields:
+        The slab's place along the first axis, and its probabilities.
+
+    Raises:
+        InputError: if the file cannot be read or its shape does not fit.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            header = _read_header(archive)
+            if header.shape[1:] != shape:
+                raise InputError(f"{file} has shape {header.shape[1:]}, the segmentation {shape}")
+            thickness = max(1, _SLAB_VOXELS // max(1, int(np.prod(shape[1:]))))
+            slabs = [slice(i, min(i + thickness, shape[0])) for i in range(0, shape[0], thickness)]
+            size = int(np.prod(header.shape)) * header.dtype.itemsize
+            if size <= whole_bytes or header.is_fortran:
+                with archive.open(f"{_KEY}.npy") as stream:
+                    whole = npy.read_array(stream, allow_pickle=False)
+                yield from ((slab, whole[:, slab]) for slab in slabs)
+            else:
+                yield from _lockstep(archive, header, slabs)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} holds no array {_KEY!r} that can be read: {error}") from error
+
+
+def segmentation_of(file: Path, labels: Labels, *, shape: tuple[int, ...]) -> np.ndarray:
+    """The label map that saved probabilities mean.
+
+    Classes: the most probable one. Regions: each above 0.5 paints its value, in order, as nnU-Net
+        does.
+
+    Args:
+        file: CASE.npz of a head or of the fused prediction.
+        labels: what its channels mean.
+        shape: of the case's segmentation.
+    """
+    segmentation = np.zeros(shape, dtype=np.int32)
+    for slab, probabilities in iterate_slabs(file, shape=shape):
+        segmentation[slab] = decided(probabilities, labels)
+    return segmentation
+
+
+def decided(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+    """Label map of probabilities (channels first), as nnU-Net decides."""
+    if not labels.has_regions:
+        return np.asarray(probabilities.argmax(axis=0), dtype=np.int32)
+    painted = np.zeros(probabilities.shape[1:], dtype=np.int32)
+    for probability, value in zip(probabilities, labels.region_values, strict=True):
+        painted[probability > 0.5] = value
+    return painted
+
+
+def _read_header(archive: zipfile.ZipFile) -> _Header:
+    with archive.open(f"{_KEY}.npy") as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, is_fortran, dtype = read(stream)
+        if not np.issubdtype(dtype, np.floating) or len(shape) < 2:
+            raise InputError(f"expected floating-point probabilities, got {dtype} of shape {shape}")
+        return _Header(shape, dtype, is_fortran, stream.tell())
+
+
+def _lockstep(
+    archive: zipfile.ZipFile, header: _Header, slabs: list[slice]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Unpack the same slab of every channel, each from a stream of its own."""
+    channel_bytes = int(np.prod(header.shape[1:])) * header.dtype.itemsize
+    plane_bytes = channel_bytes // header.shape[1]
+    with ExitStack() as stack:
+        streams = []
+        for channel in range(header.shape[0]):
+            stream = stack.enter_context(archive.open(f"{_KEY}.npy"))
+            stream.seek(header.offset + channel * channel_bytes)
+            streams.append(stream)
+        for slab in slabs:
+            thickness = slab.stop - slab.start
+            pieces = [_read_exactly(stream, thickness * plane_bytes) for stream in streams]
+            flat = [np.frombuffer(piece, dtype=header.dtype) for piece in pieces]
+            yield slab, np.stack(flat).reshape(header.shape[0], thickness, *header.shape[2:])
+
+
+def _read_exactly(stream: IO[bytes], size: int) -> bytes:
+    piece = stream.read(size)
+    if len(piece) != size:
+        raise EOFError("the array ends too early")
+    return piece

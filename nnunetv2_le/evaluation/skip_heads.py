@@ -1,0 +1,199 @@
+"""What if the first heads were skipped? Likelihood, Dice and the worth of AULA against their number.
+
+Conventions:
+    Heads are ordered shallow to deep. Skipping k leaves heads k, k + 1, ...; the fused probability
+    is their mean. A case's heads come from anything that has a length and gives head i's
+    probabilities (channels, depth, height, width): files (`SavedHeads`), a list of arrays, or a
+    predictor. They are asked for once each, deepest first, so two volumes are held.
+
+Metrics:
+    NLL of the fused probability (`calibration_error`), Dice of its segmentation (`overlap`), AULA
+    of the heads that are left (`uncertainty.agreement`), and over cases the means, standard
+    deviations and Spearman of AULA with Dice.
+
+References:
+    Kushibar et al. 2022, arXiv:2203.08878, fig. 3 (effect of skipping segmentation heads).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.correlation import spearman
+from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
+from nnunetv2_le.evaluation.saved_probabilities import decided, iterate_slabs
+from nnunetv2_le.types import Labels
+from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
+
+
+class HeadProbabilities(Protocol):
+    """The heads of one case, shallow to deep."""
+
+    def __len__(self) -> int:
+        """How many heads there are."""
+
+    def __getitem__(self, head: int, /) -> np.ndarray:
+        """Probabilities of a head, on the grid of the reference."""
+
+
+@dataclass(frozen=True)
+class SavedHeads:
+    """Heads that predict saved (``--save_heads``), read when asked for.
+
+    Attributes:
+        files: one file a head, shallow to deep.
+        shape: of the case's segmentation.
+    """
+
+    files: tuple[Path, ...]
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    def __getitem__(self, head: int, /) -> np.ndarray:
+        """Read one head."""
+        slabs = [part for _, part in iterate_slabs(self.files[head], shape=self.shape)]
+        return np.concatenate(slabs, axis=1)
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A case with its heads and its reference.
+
+    Attributes:
+        case: its name.
+        heads: probabilities of its heads.
+        reference: label map on the heads' grid.
+    """
+
+    case: str
+    heads: HeadProbabilities | Sequence[np.ndarray]
+    reference: Int[np.ndarray, "depth height width"]
+
+
+def skip_heads_per_case(
+    cases: Iterable[HeadCase], labels: Labels, *, ignore_label: int | None = None
+) -> pd.DataFrame:
+    """Figures of every case and every number of skipped heads.
+
+    Args:
+        cases: one after another; nothing of a case is kept.
+        labels: what the channels mean.
+        ignore_label: voxels with this reference value count nowhere.
+
+    Returns:
+        Columns ``case``, ``skipped``, ``nll``, ``dice``, ``aula``, ``aula_normalized``.
+
+    Raises:
+        InputError: if a case has no head or its heads do not fit the reference.
+    """
+    rows = []
+    for case in cases:
+        rows += _case_rows(case, labels, ignore_label)
+    return pd.DataFrame(rows)
+
+
+def skip_heads_table(per_case: pd.DataFrame) -> pd.DataFrame:
+    """Summary over cases for every number of skipped heads.
+
+    Args:
+        per_case: from `skip_heads_per_case`.
+
+    Returns:
+        Columns ``skipped``, ``num_cases``, ``nll_mean``, ``nll_std``, ``dice_mean``, ``dice_std``,
+        ``aula_dice_spearman``.
+    """
+    rows = []
+    for skipped, group in per_case.groupby("skipped"):
+        rows.append(
+            {
+                "skipped": skipped,
+                "num_cases": len(group),
+                "nll_mean": group["nll"].mean(),
+                "nll_std": group["nll"].std(),
+                "dice_mean": group["dice"].mean(),
+                "dice_std": group["dice"].std(),
+                "aula_dice_spearman": spearman(
+                    group["aula_normalized"].to_numpy(float), group["dice"].to_numpy(float)
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _case_rows(
+    case: HeadCase, labels: Labels, ignore_label: int | None
+) -> list[dict[str, float | str]]:
+    count = len(case.heads)
+    if not count:
+        raise InputError(f"{case.case} has no heads; predict with --save_heads")
+    total: np.ndarray | None = None
+    agreements: list[np.ndarray] = []  # of the heads that are left, deepest first
+    deeper: np.ndarray | None = None
+    rows: list[dict[str, float | str]] = []
+    for head in reversed(range(count)):
+        probabilities = case.heads[head]
+        if probabilities.shape != (labels.num_channels, *case.reference.shape):
+            raise InputError(
+                f"{case.case}: head {head} has shape {probabilities.shape}, expected "
+                f"{(labels.num_channels, *case.reference.shape)}"
+            )
+        total = probabilities.astype(np.float64) if total is None else total + probabilities
+        segmentation = decided(probabilities, labels)
+        if deeper is not None:
+            agreements.append(_agreement(segmentation, deeper, labels))
+        deeper = segmentation
+        fused = total / (count - head)
+        curve = np.array(agreements[::-1]).reshape(len(agreements), len(labels.values)).T
+        rows.append(
+            {
+                "case": case.case,
+                "skipped": head,
+                "nll": _nll(fused, case.reference, labels, ignore_label),
+                "dice": _dice(decided(fused, labels), case.reference, labels, ignore_label),
+                "aula": float(aula(curve).mean()),
+                "aula_normalized": float(aula_normalized(curve).mean()),
+            }
+        )
+    return rows[::-1]
+
+
+def _agreement(one: np.ndarray, other: np.ndarray, labels: Labels) -> Float[np.ndarray, "labels"]:
+    """Dice of two heads for each label; 1 where both are empty."""
+    histogram = joint_histogram(one, other)
+    dice = np.array([confusion(histogram, label).dice for label in labels.values])
+    return np.where(np.isnan(dice), 1.0, dice)
+
+
+def _nll(
+    fused: np.ndarray, reference: np.ndarray, labels: Labels, ignore_label: int | None
+) -> float:
+    histogram = CalibrationHistogram(labels.num_channels, has_regions=labels.has_regions)
+    kept = (
+        np.ones(reference.shape, dtype=bool) if ignore_label is None else reference != ignore_label
+    )
+    truth = (
+        np.stack([label_mask(reference, value) for value in labels.values])
+        if labels.has_regions
+        else reference
+    )
+    histogram.add(fused[:, kept], truth[..., kept])
+    return histogram.figures().nll
+
+
+def _dice(
+    segmentation: np.ndarray, reference: np.ndarray, labels: Labels, ignore_label: int | None
+) -> float:
+    histogram = joint_histogram(reference, segmentation)
+    dice = [confusion(histogram, v, ignore_label=ignore_label).dice for v in labels.values]
+    defined = [value for value in dice if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
