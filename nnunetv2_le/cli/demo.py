@@ -9,6 +9,7 @@ import argparse
 import csv
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -46,7 +47,7 @@ class DemoRequest:
         num_test: clean test phantoms; as many shifted ones.
         num_epochs: training epochs.
         num_iterations_per_epoch: iterations in each.
-        seed: of the phantoms.
+        seed: of the phantoms and of the training.
     """
 
     output: Path
@@ -54,7 +55,7 @@ class DemoRequest:
     num_training: int = 20
     num_test: int = 6
     num_epochs: int = 8
-    num_iterations_per_epoch: int = 30
+    num_iterations_per_epoch: int = 40
     seed: int = 1
 
 
@@ -146,9 +147,17 @@ def _nnunet_environment(output: Path) -> Iterator[None]:
     }
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
-    # Small network, small machine: compiling costs more than it saves, and so do many workers.
-    thrifty = {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
-    wanted = {name: os.environ.get(name, value) for name, value in thrifty.items()} | folders
+    workers = os.environ.get("nnUNet_def_n_proc", "2")
+    # A short training: compiling costs more than it saves.
+    with _variables(
+        {**folders, "nnUNet_def_n_proc": workers, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
+    ):
+        yield
+
+
+@contextmanager
+def _variables(wanted: dict[str, str]) -> Iterator[None]:
+    """Environment variables of this process and its children; restored afterwards."""
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -206,8 +215,11 @@ def _train(request: DemoRequest, device: str) -> None:
     argv = [DATASET_ID, CONFIGURATION, "0", "-tr", TRAINER, "-p", PLANS, "-device", device]
     argv += ["-num_epochs", str(request.num_epochs)]
     argv += ["-num_iterations_per_epoch", str(request.num_iterations_per_epoch)]
-    if train.main(argv) != 0:
-        raise LayerEnsembleError("The demo's training failed; the line above says why.")
+    argv += ["-num_val_iterations_per_epoch", "2", "-seed", str(request.seed)]
+    # Augmentation in this process is reproducible, and with it the training.
+    with _variables({"nnUNet_n_proc_DA": "0"}):
+        if train.main(argv) != 0:
+            raise LayerEnsembleError("The demo's training failed; the line above says why.")
 
 
 def _predict(dataset: "PhantomDataset", folder: Path, device: str) -> None:
@@ -242,19 +254,24 @@ def _rows(dataset: "PhantomDataset", folder: Path) -> list[CaseRow]:
 
 def _report(rows: Sequence[CaseRow], output: Path) -> None:
     """The table, its means, and where the files lie."""
-    import numpy as np
-
     lines = [f"{'case':<24}{'AULA':>8}{'consensus Dice':>16}{'true Dice':>11}"]
     lines += [_line(row.case, (*row.scores, row.dice)) for row in rows]
     lines.append("-" * len(lines[0]))
     for kind in ("clean", "shifted"):
         values = [(*row.scores, row.dice) for row in rows if row.case.startswith(kind)]
-        lines.append(_line(f"mean of {kind} cases", np.nanmean(values, axis=0)))
+        means = [_mean(column) for column in zip(*values, strict=True)]
+        lines.append(_line(f"mean of {kind} cases", means))
     logger.info("\n%s\n", "\n".join(lines))
     logger.info("AULA and consensus Dice were computed without the truth; higher is better.")
     logger.info("Segmentations, tables and maps: %s", output / "predictions")
     logger.info("The table of all scores: %s", output / "predictions" / "uncertainty.csv")
     logger.info("The trained model: %s", output / "nnUNet_results")
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the defined values; NaN where there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _line(name: str, values: Sequence[float]) -> str:

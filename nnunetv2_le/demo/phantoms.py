@@ -21,7 +21,7 @@ from nnunetv2_le.demo.shifts import SHIFTS, bias_field
 
 DATASET_NAME = "Dataset999_Phantom"
 LABELS = {"background": 0, "body": 1, "tail": 2}
-MEAN_SHAPE = (32, 40, 36)
+MEAN_SHAPE = (24, 36, 32)
 
 # Mean intensities; body and tail differ little, and unlabelled tissue looks like the tail.
 _AIR, _TISSUE, _BODY, _TAIL, _LOOKALIKE = 0.02, 0.35, 0.78, 0.64, 0.6
@@ -106,7 +106,7 @@ def write_phantom_dataset(
 
 
 def make_phantom(rng: np.random.Generator) -> Phantom:
-    """One phantom of about 32 x 40 x 36 voxels.
+    """One phantom of about 24 x 36 x 32 voxels.
 
     Args:
         rng: source of chance; the same state gives the same phantom.
@@ -114,7 +114,7 @@ def make_phantom(rng: np.random.Generator) -> Phantom:
     Returns:
         Image (float32) and labels (uint8), both labels present.
     """
-    shape = tuple(int(size + rng.integers(-3, 4)) for size in MEAN_SHAPE)
+    shape = tuple(int(size + rng.integers(-2, 3)) for size in MEAN_SHAPE)
     grid = _warped_grid(shape, rng)
     labels = _structures(grid, rng)
     clean = np.full(shape, _TISSUE)
@@ -138,9 +138,9 @@ def _structures(
     centre = rng.uniform(-0.12, 0.12, 3)
     gap = np.array([rng.uniform(-0.15, 0.15), rng.uniform(0.5, 0.6), rng.uniform(-0.15, 0.15)])
     body = _ellipsoid(
-        grid, centre - gap / 2, radii=rng.uniform((0.3, 0.3, 0.25), (0.45, 0.42, 0.4))
+        grid, centre - gap / 2, radii=rng.uniform((0.4, 0.32, 0.3), (0.55, 0.45, 0.45))
     )
-    tail = _ellipsoid(grid, centre + gap / 2, radii=rng.uniform((0.2, 0.28, 0.2), (0.32, 0.4, 0.3)))
+    tail = _ellipsoid(grid, centre + gap / 2, radii=rng.uniform((0.3, 0.3, 0.25), (0.42, 0.42, 0.38)))
     labels = np.where(body <= tail, 1, 2).astype(np.uint8)
     labels[np.minimum(body, tail) > 1] = 0
     return labels

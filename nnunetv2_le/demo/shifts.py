@@ -19,7 +19,13 @@ References:
     - Hendrycks & Dietterich, "Benchmarking neural network robustness to common corruptions and
       perturbations", ICLR 2019: severities as a fixed table for each kind.
 
-The numbers of each severity are ours: chosen for how much a hippocampus segmentation loses.
+The numbers of each severity are ours, chosen for how much a hippocampus segmentation loses. A stock
+nnU-Net (1,000 iterations, one head, no mirroring, 20 test cases of Medical Segmentation Decathlon
+Task04, mean Dice 0.83) lost at severity 1 / 2 / 3:
+
+    noise       0.01  0.07  0.14        bias field  0.03  0.13  0.17
+    blur        0.04  0.13  0.16        contrast    0.02  0.18  0.32
+    ghosting    0.04  0.16  0.44        resolution  0.08  0.10  0.19
 """
 
 from collections.abc import Callable

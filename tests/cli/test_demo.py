@@ -1,0 +1,88 @@
+"""The demo command: the whole way on two training phantoms, and what it leaves alone."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunetv2_le.cli import demo
+from nnunetv2_le.demo.phantoms import DATASET_NAME
+
+NNUNET_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_compile")
+
+
+@pytest.mark.slow
+def test_the_demo_goes_all_the_way_and_again_in_the_same_folder(tmp_path, capsys):
+    request = demo.DemoRequest(
+        output=tmp_path / "demo",
+        device="cpu",
+        num_training=5,
+        num_test=1,
+        num_epochs=1,
+        num_iterations_per_epoch=1,
+    )
+    mine = tmp_path / "demo" / "predictions.txt"
+    before = {name: os.environ.get(name) for name in NNUNET_VARIABLES}
+    for _ in range(2):
+        rows = demo.run(request)
+        mine.write_text("not the demo's")
+        assert [row.case for row in rows] == ["clean_000", "shifted_000_noise"]
+        assert all(0 <= row.dice <= 1 for row in rows)
+    assert mine.read_text() == "not the demo's"
+    assert {name: os.environ.get(name) for name in NNUNET_VARIABLES} == before
+    assert (tmp_path / "demo" / "predictions" / "uncertainty.csv").is_file()
+    assert sorted(path.name for path in (tmp_path / "demo" / "nnUNet_raw").iterdir()) == [
+        DATASET_NAME
+    ]
+
+
+def test_the_table_shows_every_case_and_both_means(tmp_path, caplog):
+    rows = [
+        demo.CaseRow("clean_000", (2.0, 0.9), 0.8),
+        demo.CaseRow("clean_001", (4.0, 0.7), 0.6),
+        demo.CaseRow("shifted_000_noise", (float("nan"), 0.5), 0.4),
+        demo.CaseRow("shifted_001_blur", (1.0, 0.3), 0.2),
+    ]
+    with caplog.at_level("INFO", logger="nnunetv2_le"):
+        demo._report(rows, tmp_path)
+    table = [line.split() for line in caplog.messages[0].strip().splitlines()]
+    assert table[0] == ["case", "AULA", "consensus", "Dice", "true", "Dice"]
+    assert table[3] == ["shifted_000_noise", "nan", "0.500", "0.400"]
+    assert table[-2][-3:] == ["3.000", "0.800", "0.700"]
+    assert table[-1][-3:] == ["1.000", "0.400", "0.300"]
+    assert any(
+        str(tmp_path / "predictions" / "uncertainty.csv") in line for line in caplog.messages
+    )
+
+
+def test_an_output_that_is_a_file_is_one_line_and_exit_code_one(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert demo.main(["-o", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"-o has to be a folder that can be written; '{file}' cannot" in error
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder nobody can write to")
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_one(capsys):
+    assert demo.main(["-o", "/proc/demo"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "'/proc/demo' cannot" in error
+
+
+def test_a_training_that_fails_ends_the_demo(tmp_path, monkeypatch):
+    from nnunetv2_le.cli import train
+
+    monkeypatch.setattr(train, "main", lambda argv: 1)
+    with pytest.raises(demo.LayerEnsembleError, match="training failed; the line above says why"):
+        demo._train(demo.DemoRequest(output=tmp_path), "cpu")
+
+
+def test_undefined_scores_are_left_out_of_the_means(caplog, tmp_path):
+    rows = [demo.CaseRow(f"{kind}_000", (np.nan, np.nan), 0.5) for kind in ("clean", "shifted")]
+    with caplog.at_level("INFO", logger="nnunetv2_le"):
+        demo._report(rows, tmp_path)
+    assert caplog.messages[0].strip().splitlines()[-1].split()[-3:] == ["nan", "nan", "0.500"]
