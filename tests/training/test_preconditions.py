@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.training.preconditions import (
+    parse_fold,
+    preprocessed_dataset,
+    require_configuration,
+    require_folders,
+)
+from tests.conftest import NnunetFolders
+
+
+@pytest.fixture
+def dataset(nnunet_folders: NnunetFolders) -> Path:
+    folder = nnunet_folders.preprocessed / "Dataset007_Tiny"
+    (folder / "plans_2d").mkdir(parents=True)
+    (folder / "dataset.json").write_text("{}")
+    configurations = {
+        "2d": {"data_identifier": "plans_2d"},
+        "small": {"inherits_from": "2d"},
+        "3d_fullres": {"data_identifier": "plans_3d"},
+    }
+    (folder / "somePlans.json").write_text(json.dumps({"configurations": configurations}))
+    return folder
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_a_missing_variable_is_named(
+    variable: str, nnunet_folders: NnunetFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable)
+    with pytest.raises(SettingError, match=f"export {variable}="):
+        require_folders()
+
+
+@pytest.mark.parametrize("name", ["7", "Dataset007_Tiny"])
+def test_a_dataset_is_found_by_number_and_name(name: str, dataset: Path) -> None:
+    assert preprocessed_dataset(name) == dataset
+
+
+def test_neither_number_nor_name_is_refused(dataset: Path) -> None:
+    with pytest.raises(SettingError, match="'hippocampus'"):
+        preprocessed_dataset("hippocampus")
+
+
+def test_an_unknown_number_is_refused(dataset: Path) -> None:
+    with pytest.raises(InputError, match="No data set has the number '8'"):
+        preprocessed_dataset("8")
+
+
+def test_a_number_of_two_datasets_is_refused(dataset: Path) -> None:
+    (dataset.parent / "Dataset007_Other").mkdir()
+    with pytest.raises(InputError, match=r"Several data sets have the number '7'.*full name"):
+        preprocessed_dataset("7")
+
+
+def test_a_dataset_that_is_not_preprocessed_is_refused(nnunet_folders: NnunetFolders) -> None:
+    (nnunet_folders.raw / "Dataset008_Raw").mkdir()
+    with pytest.raises(InputError, match="nnUNetv2_plan_and_preprocess"):
+        preprocessed_dataset("8")
+
+
+@pytest.mark.parametrize("configuration", ["2d", "small"])
+def test_a_preprocessed_configuration_passes(dataset: Path, configuration: str) -> None:
+    require_configuration(dataset, "somePlans", configuration=configuration)
+
+
+def test_unknown_plans_are_refused_with_those_there_are(dataset: Path) -> None:
+    with pytest.raises(InputError, match=r"No plans 'nnUNetPlans'.*there are: somePlans\."):
+        require_configuration(dataset, "nnUNetPlans", configuration="2d")
+
+
+def test_an_unknown_configuration_is_refused_with_those_there_are(dataset: Path) -> None:
+    with pytest.raises(SettingError, match=r"no configuration '3d_lowres'.*2d, small, 3d_fullres"):
+        require_configuration(dataset, "somePlans", configuration="3d_lowres")
+
+
+def test_a_configuration_without_preprocessed_cases_is_refused(dataset: Path) -> None:
+    with pytest.raises(InputError, match=r"plans_3d is missing.*nnUNetv2_preprocess -c 3d_fullres"):
+        require_configuration(dataset, "somePlans", configuration="3d_fullres")
+
+
+def test_folds_are_numbers_or_all() -> None:
+    assert parse_fold("3") == 3
+    assert parse_fold("all") == "all"
+
+
+@pytest.mark.parametrize("fold", ["-1", "one", "", "0.5"])
+def test_other_folds_are_refused(fold: str) -> None:
+    with pytest.raises(SettingError, match=f"number from 0 or 'all', got '{fold}'"):
+        parse_fold(fold)
