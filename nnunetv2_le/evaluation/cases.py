@@ -91,8 +91,8 @@ def find_cases(
     if not cases:
         raise InputError(
             f"no case has both a prediction and a reference: {len(predictions)} *{file_ending} "
-            f"files in {prediction_folder}, {len(known)} cases in {', '.join(map(str, reference_folders))}; "
-            "are the folders and the file ending right?"
+            f"files in {prediction_folder}, {len(known)} cases in "
+            f"{', '.join(map(str, reference_folders))}; are the folders and the file ending right?"
         )
     return cases, problems
 

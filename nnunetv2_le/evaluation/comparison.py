@@ -51,7 +51,7 @@ def common_cases(methods: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def quality_table(methods: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Mean and standard deviation of Dice, MHD and NLL for each method, with tests against the best.
+    """Mean and standard deviation of Dice, MHD and NLL of each method, tested against the best.
 
     Args:
         methods: name to one row a case.
@@ -109,7 +109,7 @@ def correlation_table(methods: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def difference_table(methods: Mapping[str, Evaluation], settings: MethodSettings) -> pd.DataFrame:
-    """Bootstrap differences of failure detection between every two methods, for each score both have.
+    """Differences of failure detection between every two methods, for each score both have.
 
     Args:
         methods: name to evaluation.
@@ -138,7 +138,7 @@ def difference_table(methods: Mapping[str, Evaluation], settings: MethodSettings
 
 
 def wilcoxon(one: Float[np.ndarray, "cases"], other: Float[np.ndarray, "cases"]) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test; 1 for equal samples, NaN below three cases."""
+    """Two-sided p-value of Wilcoxon's signed-rank test; 1 if equal, NaN below three cases."""
     if len(one) < MIN_CASES:
         return float("nan")
     if np.array_equal(one, other):
@@ -147,7 +147,7 @@ def wilcoxon(one: Float[np.ndarray, "cases"], other: Float[np.ndarray, "cases"])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: the i-th smallest of m p-values times m - i + 1, never decreasing, at most 1.
+    """Holm's correction: the i-th smallest of m p-values times m - i + 1, at most 1.
 
     Undefined p-values stay undefined and are not counted.
     """

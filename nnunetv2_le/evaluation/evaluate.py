@@ -1,4 +1,4 @@
-"""Evaluate one prediction folder: every case against its reference, every score against what it should find.
+"""Evaluate one prediction folder: its cases against references, its scores against failures.
 
 files of the cases -> figures of each case -> joined with the scores -> figures of each score
 """

@@ -77,7 +77,7 @@ def _energy(files: CaseFiles, raters: Sequence[np.ndarray], labels: Labels) -> d
 
 
 def _entropy(files: CaseFiles, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The entropy of every voxel, flat, or None where neither a map nor probabilities were saved."""
+    """The entropy of every voxel, flat; None where neither map nor probabilities were saved."""
     if files.entropy is not None:
         entropy = read_map(files.entropy)
         if entropy.size != np.prod(shape):

@@ -1,4 +1,4 @@
-"""What if the first heads were skipped? Likelihood, Dice and the worth of AULA against their number.
+"""What if the first heads were skipped? Likelihood, Dice and AULA against their number.
 
 Conventions:
     Heads are ordered shallow to deep. Skipping k leaves heads k, k + 1, ...; the fused probability
@@ -15,7 +15,7 @@ References:
     Kushibar et al. 2022, arXiv:2203.08878, fig. 3 (effect of skipping segmentation heads).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,8 +26,12 @@ from jaxtyping import Float, Int
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.case_metrics import read_segmentation
+from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.correlation import spearman
+from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
+from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import decided, iterate_slabs
 from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
@@ -78,6 +82,22 @@ class HeadCase:
     case: str
     heads: HeadProbabilities | Sequence[np.ndarray]
     reference: Int[np.ndarray, "depth height width"]
+
+
+def saved_head_cases(files: Iterable[CaseFiles], dataset: EvaluationDataset) -> Iterator[HeadCase]:
+    """The cases of a prediction with ``--save_heads``, read one after another.
+
+    Args:
+        files: of the cases.
+        dataset: how they are read.
+
+    Raises:
+        InputError: if a reference or a head cannot be read.
+    """
+    for one in files:
+        raters = [read_segmentation(file, dataset.reader)[0] for file in one.references]
+        reference = raters[0] if len(raters) == 1 else consensus(raters)
+        yield HeadCase(one.case, SavedHeads(one.heads, reference.shape), reference)
 
 
 def skip_heads_per_case(

@@ -1,0 +1,170 @@
+"""``nnUNetv2_le_compare``: methods side by side, on the cases that all of them predicted."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.evaluate import Options, add_options, evaluate_folder, options_of, report
+from nnunetv2_le.errors import SettingError
+
+if TYPE_CHECKING:
+    from nnunetv2_le.evaluation.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """One comparison.
+
+    Attributes:
+        options: what evaluate can be told too.
+        predictions: method's name to OUT.
+        output: where results go.
+    """
+
+    options: Options
+    predictions: dict[str, Path]
+    output: Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_le_compare",
+        description="Tables and figures of several methods, on the cases that all of them have.",
+    )
+    parser.add_argument(
+        "-pred",
+        required=True,
+        nargs="+",
+        metavar="NAME=FOLDER",
+        help="A name for each method and the folder with its predictions.",
+    )
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="Where results go.")
+    add_options(parser)
+    return parser
+
+
+def build_request(arguments: argparse.Namespace) -> CompareRequest:
+    """Arguments to request.
+
+    Raises:
+        SettingError: if there are no two methods with names of their own.
+    """
+    predictions: dict[str, Path] = {}
+    for entry in arguments.pred:
+        name, equals, folder = entry.partition("=")
+        if not (name and equals and folder):
+            raise SettingError(f"-pred takes NAME=FOLDER, got {entry!r}")
+        if name in predictions:
+            raise SettingError(f"-pred names the method {name!r} twice")
+        if "/" in name:
+            raise SettingError(
+                f"a method's name becomes a folder, it must not have a slash: {name!r}"
+            )
+        predictions[name] = Path(folder)
+    if len(predictions) < 2:
+        raise SettingError("-pred needs at least two methods; nnUNetv2_le_evaluate takes one")
+    return CompareRequest(options_of(arguments), predictions, Path(arguments.o))
+
+
+def run(request: CompareRequest) -> "dict[str, Evaluation]":
+    """Evaluate every method, compare, write, draw.
+
+    Raises:
+        LayerEnsembleError: if a method cannot be evaluated or the methods have no case in common.
+    """
+    from nnunetv2_le.evaluation.comparison import common_cases
+    from nnunetv2_le.evaluation.result_files import write_evaluation
+
+    options = request.options
+    methods = {}
+    for name, folder in request.predictions.items():
+        methods[name] = evaluate_folder(folder, options)
+        report(methods[name], name=name)
+        write_evaluation(
+            methods[name],
+            request.output / name,
+            metrics=options.metrics(),
+            method=options.method(),
+        )
+    cases = common_cases({name: method.cases for name, method in methods.items()})
+    for name, method in methods.items():
+        if len(method.cases) > len(cases):
+            left_out = len(method.cases) - len(cases)
+            logger.warning("%s: %d cases that another method lacks are left out", name, left_out)
+    _write_tables(methods, request)
+    if options.figures:
+        _figures({n: replace(m, cases=m.cases.loc[cases]) for n, m in methods.items()}, request)
+    logger.info("%d cases in common. Results: %s", len(cases), request.output)
+    return methods
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``nnUNetv2_le_compare``."""
+    return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) -> None:
+    from nnunetv2_le.evaluation.comparison import (
+        common_cases,
+        correlation_table,
+        difference_table,
+        quality_table,
+    )
+    from nnunetv2_le.evaluation.result_files import write_json, write_table, write_text
+    from nnunetv2_le.report.method_tables import correlation_text, quality_text
+
+    frames = {name: method.cases for name, method in methods.items()}
+    quality, correlation = quality_table(frames), correlation_table(methods)
+    differences = difference_table(methods, request.options.method())
+    for name, table, text in (
+        ("quality", quality, quality_text),
+        ("correlation", correlation, correlation_text),
+    ):
+        write_table(table, request.output / f"{name}.csv")
+        if len(table):
+            write_text(text(table, "markdown"), request.output / f"{name}.md")
+            write_text(text(table, "latex"), request.output / f"{name}.tex")
+    write_table(differences, request.output / "differences.csv")
+    write_json(
+        {
+            "methods": list(methods),
+            "num_common_cases": len(common_cases(frames)),
+            "quality": quality.to_dict("records"),
+            "correlation": correlation.to_dict("records"),
+            "differences": differences.to_dict("records"),
+        },
+        request.output / "summary.json",
+    )
+
+
+def _figures(methods: "Mapping[str, Evaluation]", request: CompareRequest) -> None:
+    """One curve a method, a folder of figures for each score."""
+    from nnunetv2_le.report.evaluation_figures import (
+        chosen_scores,
+        dice_and_confidences,
+        failure_figures,
+        reliability_figures,
+    )
+
+    folder = request.output / "figures"
+    available = list(dict.fromkeys(score for method in methods.values() for score in method.scores))
+    for score in chosen_scores(available, request.options.scores) if available else []:
+        pairs = {
+            name: pair
+            for name, method in methods.items()
+            if score in method.scores and (pair := dice_and_confidences(method.cases, score))
+        }
+        failure_figures(pairs, folder / score.name, dice_thresholds=request.options.dice_thresholds)
+    reliability_figures(methods, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

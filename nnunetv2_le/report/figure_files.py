@@ -1,0 +1,61 @@
+"""What all figures share: a canvas without global state, colours, and files in PNG and PDF.
+
+Figures are made without pyplot, so nothing is left open and no display is needed.
+"""
+
+from pathlib import Path
+
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nnunetv2_le.errors import OutputError
+
+PNG_DPI = 150
+FORMATS = ("png", "pdf")
+COLOURS = tuple(colormaps["tab10"](number)[:3] for number in range(10))
+REFERENCE_COLOUR = "0.4"
+
+
+def new_figure(*, width: float = 6.0, height: float = 4.5) -> Figure:
+    """An empty figure; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_axes(*, width: float = 6.0, height: float = 4.5) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    figure = new_figure(width=width, height=height)
+    return figure, figure.add_subplot()
+
+
+def colour(number: int) -> tuple[float, float, float]:
+    """The n-th colour of a figure's curves, in order, again from the start after ten."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as NAME.png and NAME.pdf; the same figure gives the same bytes.
+
+    Args:
+        figure: to write.
+        folder: where to.
+        name: without ending.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    files = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with rc_context({"pdf.fonttype": 42}):  # editable text instead of outlines
+            for ending in FORMATS:
+                file = folder / f"{name}.{ending}"
+                metadata = {"CreationDate": None} if ending == "pdf" else {}
+                figure.savefig(file, dpi=PNG_DPI, metadata=metadata)
+                files.append(file)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot take the figure {name}: {error}") from error
+    return files

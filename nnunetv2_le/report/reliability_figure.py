@@ -1,0 +1,43 @@
+"""The reliability diagram: how often a prediction comes true, against how sure it was."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.calibration_error import ReliabilityBins
+from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_figure
+
+
+def reliability_figure(bins: Mapping[str, ReliabilityBins]) -> Figure:
+    """Accuracy against confidence, above the share of predictions in each bin.
+
+    Args:
+        bins: name (a region, a method) to its bins.
+
+    Raises:
+        InputError: if there is nothing to show.
+    """
+    filled = {name: one for name, one in bins.items() if one.counts.any()}
+    if not filled:
+        raise InputError("a reliability diagram needs at least one histogram with predictions")
+    figure = new_figure(height=5.5)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=REFERENCE_COLOUR, linestyle=":", label="perfectly calibrated")
+    for number, (name, one) in enumerate(filled.items()):
+        used = one.counts > 0
+        label = f"{name} (ECE {one.expected_error:.4f})"
+        upper.plot(
+            one.confidences[used], one.accuracies[used], "o-", color=colour(number), label=label
+        )
+        edges = np.linspace(0, 1, len(one.counts) + 1)
+        lower.stairs(one.counts / one.counts.sum(), edges, color=colour(number))
+    upper.set_ylabel("fraction that came true")
+    upper.set_ylim(0, 1)
+    upper.legend(fontsize="small")
+    lower.set_yscale("log")
+    lower.set_ylabel("share")
+    lower.set_xlabel("probability")
+    lower.set_xlim(0, 1)
+    return figure

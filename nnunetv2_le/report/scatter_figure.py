@@ -1,0 +1,40 @@
+"""A score against Dice, one point a case."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nnunetv2_le.evaluation.correlation import pearson, spearman
+from nnunetv2_le.report.figure_files import colour, new_axes
+
+
+def scatter_figure(
+    scores: np.ndarray,
+    dice: np.ndarray,
+    *,
+    score_name: str,
+    domains: Sequence[str] | None = None,
+) -> Figure:
+    """One point a case, coloured by domain, with both correlations in the title.
+
+    Args:
+        scores: of each case, as written (not turned).
+        dice: of each case.
+        score_name: label of the horizontal axis.
+        domains: the domain of each case, if cases come from several.
+    """
+    figure, axes = new_axes()
+    groups = np.asarray(["cases"] * len(scores) if domains is None else list(domains))
+    for number, group in enumerate(dict.fromkeys(groups)):
+        chosen = groups == group
+        axes.scatter(
+            scores[chosen], dice[chosen], s=14, alpha=0.7, color=colour(number), label=str(group)
+        )
+    if domains is not None:
+        axes.legend(fontsize="small")
+    rank, linear = spearman(scores, dice), pearson(scores, dice)
+    axes.set_title(f"Spearman {rank:.3f}, Pearson {linear:.3f}", fontsize="medium")
+    axes.set_xlabel(score_name)
+    axes.set_ylabel("Dice")
+    return figure
