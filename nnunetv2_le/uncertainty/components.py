@@ -49,10 +49,12 @@ def _of_label(
     box = bounding_box(mask)
     if not box[0].stop:
         return []
-    numbers = cc3d.connected_components(mask[box], connectivity=_CONNECTIVITY)
+    # cc3d raises on a single row of voxels of which every second one is empty; no row is single here
+    padded = np.pad(mask[box], ((0, 0), (0, 1), (0, 1)))
+    numbers = cc3d.connected_components(padded, connectivity=_CONNECTIVITY)
     statistics = cc3d.statistics(numbers)
     sizes = np.asarray(statistics["voxel_counts"])[1:]
-    flat = numbers.ravel()
+    flat = numbers[:, :-1, :-1].ravel()
     means = {
         name: np.bincount(flat, weights=values[box].ravel())[1:] / sizes
         for name, values in maps.items()

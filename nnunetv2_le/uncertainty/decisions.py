@@ -6,7 +6,7 @@ numbers, ``members voxels``; decisions about regions are masks, ``members region
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 # float32 counts voxels one by one without an error up to here; longer pieces are never counted at
@@ -19,7 +19,7 @@ _ALWAYS_COUNTED = 8
 
 def decide(
     logits: Float[Tensor, "members channels voxels"], *, has_regions: bool
-) -> Int[Tensor, "members voxels"] | Bool[Tensor, "members channels voxels"]:
+) -> Integer[Tensor, "members voxels"] | Bool[Tensor, "members channels voxels"]:
     """Decision of each member.
 
     Args:
@@ -47,7 +47,7 @@ def label_dtype(channels: int) -> torch.dtype:
 
 
 def label_masks(
-    decisions: Int[Tensor, "voxels"] | Bool[Tensor, "regions voxels"], *, num_labels: int
+    decisions: Integer[Tensor, "voxels"] | Bool[Tensor, "regions voxels"], *, num_labels: int
 ) -> Bool[Tensor, "labels voxels"]:
     """One mask a foreground label (or region) from the decisions of one prediction."""
     if decisions.dtype == torch.bool:
@@ -56,8 +56,8 @@ def label_masks(
 
 
 def agreement(
-    decisions: Int[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
-    other: Int[Tensor, "voxels"] | Bool[Tensor, "regions voxels"],
+    decisions: Integer[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
+    other: Integer[Tensor, "voxels"] | Bool[Tensor, "regions voxels"],
 ) -> Float[Tensor, "voxels"]:
     """Share of members that decide as another prediction does; for regions the mean over regions.
 
@@ -71,10 +71,10 @@ def agreement(
 
 
 def count_overlaps(
-    decisions: Int[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
+    decisions: Integer[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
     *,
     num_labels: int,
-) -> Int[Tensor, "labels members members"]:
+) -> Integer[Tensor, "labels members members"]:
     """Voxels to which two members both give a label, for every label and every two members.
 
     One-hot masks times their transpose, a matrix product for each label that occurs. Exact: each
@@ -98,9 +98,9 @@ def count_overlaps(
 
 
 def _one_hot(
-    decisions: Int[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
+    decisions: Integer[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
     num_labels: int,
-) -> tuple[Int[Tensor, "present"], Float[Tensor, "present members voxels"]]:
+) -> tuple[Integer[Tensor, "present"], Float[Tensor, "present members voxels"]]:
     """Numbers (from 0) of labels, at least those that occur, and 0-1 masks of these alone."""
     if decisions.dtype == torch.bool:
         labels = torch.arange(num_labels, device=decisions.device)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from nnunetv2_le.types import Fusion
@@ -40,7 +40,7 @@ class FusedVoxels:
 
     logits: Float[Tensor, "channels voxels"]
     probability: Float[Tensor, "channels voxels"]
-    decisions: Int[Tensor, "voxels"] | Bool[Tensor, "channels voxels"]
+    decisions: Integer[Tensor, "voxels"] | Bool[Tensor, "channels voxels"]
 
 
 def fuse(

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from uncertainty_reference import naive_entropy, softmax_or_sigmoid
+from uncertainty.uncertainty_reference import naive_entropy, softmax_or_sigmoid
 
 from nnunetv2_le.uncertainty.voxel_maps import (
     entropy_nats,

@@ -71,12 +71,14 @@ def make_members(
 
 
 @st.composite
-def random_members(draw: st.DrawFn, **fixed: object) -> Members:
+def random_members(draw: st.DrawFn) -> dict[str, object]:
+    """Options for make_members."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
     extra = draw(st.integers(0, 2))
     numbers = st.integers(0, sum(sizes) + extra - 1)
     has_regions = draw(st.booleans())
-    options = {
+    return {
+        "seed": draw(st.integers(0, 2**31)),
         "channels": draw(st.integers(1 if has_regions else 2, 6)),
         "sizes": tuple(sizes),
         "extra": extra,
@@ -85,7 +87,6 @@ def random_members(draw: st.DrawFn, **fixed: object) -> Members:
         "has_regions": has_regions,
         "dtype": draw(st.sampled_from([torch.float16, torch.float32])),
     }
-    return make_members(draw(st.integers(0, 2**31)), **{**options, **fixed})
 
 
 def softmax_or_sigmoid(logits: np.ndarray, has_regions: bool) -> np.ndarray:

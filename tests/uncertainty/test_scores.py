@@ -1,0 +1,168 @@
+"""Scores of a case: columns, means over labels, empty predictions, volumes."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from uncertainty.uncertainty_reference import (
+    Members,
+    make_members,
+    naive_dice,
+    naive_masks,
+    random_members,
+)
+
+from nnunetv2_le.errors import SettingError
+from nnunetv2_le.uncertainty.scores import case_columns, describe_columns, score_case
+
+
+def _score(members: Members, **options):
+    result = members.accumulate()
+    scores = score_case(
+        "case",
+        result,
+        plan=members.plan,
+        labels=members.labels,
+        voxel_volume_ml=0.002,
+        **options,
+    )
+    return result, scores
+
+
+def test_columns_are_those_of_the_design_in_its_order():
+    columns = case_columns(make_members(0).plan)
+    assert columns[:7] == (
+        "aula",
+        "aula_normalized",
+        "consensus_dice",
+        "heads_pairwise_dice",
+        "heads_consensus_dice",
+        "mirrors_pairwise_dice",
+        "mirrors_consensus_dice",
+    )
+    assert columns[7] == "entropy_foreground_mean"
+    assert columns[-2:] == ("volume_ml", "volume_std_ml")
+    assert "mirrors_variance_boundary_ratio" in columns
+    assert len(columns) == len(set(columns)) == 7 + 5 * 6 + 2
+
+
+@settings(max_examples=25)
+@given(options=random_members())
+def test_every_column_is_there_once_in_order(options: dict):
+    members = make_members(**options)
+    _, scores = _score(members)
+    columns = case_columns(members.plan)
+    assert tuple(scores.scores) == columns == tuple(describe_columns(members.plan))
+    assert tuple(scores.per_label) == members.labels.names
+    assert {tuple(row) for row in scores.per_label.values()} == {columns}
+    assert scores.num_members == members.plan.num_family_members
+
+
+@settings(max_examples=25)
+@given(options=random_members())
+def test_agreement_of_a_case_is_the_mean_over_labels(options: dict):
+    members = make_members(**options)
+    result, scores = _score(members)
+    masks = naive_masks(members.logits.numpy(), members.labels.has_regions)
+    masks = masks[: members.plan.num_family_members]
+    if not (masks.any() or result.fused_masks.any()):
+        assert scores.empty_prediction
+        return
+    consensus = [
+        np.mean([naive_dice(mask, fused) for mask in masks[:, label]])
+        for label, fused in enumerate(result.fused_masks)
+    ]
+    assert scores.scores["consensus_dice"] == pytest.approx(np.mean(consensus))
+    rows = scores.per_label.values()
+    assert [row["consensus_dice"] for row in rows] == pytest.approx(consensus)
+    for name in ("aula", "aula_normalized", "heads_pairwise_dice"):
+        mean = np.mean([row[name] for row in rows])
+        assert scores.scores[name] == pytest.approx(mean, nan_ok=True)
+
+
+def test_aula_is_the_area_of_the_reported_curve():
+    _, scores = _score(make_members(1, sizes=(6, 2)))
+    curve = np.array(scores.layer_agreement)
+    assert len(curve) == 5
+    area = ((curve[1:] + curve[:-1]) / 2).sum()
+    assert scores.scores["aula"] == pytest.approx(area)
+    assert scores.scores["aula_normalized"] == pytest.approx(area / 4)
+
+
+def test_skipped_heads_shorten_the_curve():
+    members = make_members(1, sizes=(6, 2))
+    _, whole = _score(members)
+    _, skipped = _score(members, skip_heads=2)
+    assert skipped.layer_agreement == pytest.approx(whole.layer_agreement[2:])
+    assert skipped.scores["heads_pairwise_dice"] == whole.scores["heads_pairwise_dice"]
+    with pytest.raises(SettingError, match="skip 0 to 4 of 6 heads"):
+        _score(members, skip_heads=5)
+
+
+def test_one_head_has_no_layer_agreement():
+    _, scores = _score(make_members(2, sizes=(1, 3), fused=(0,)))
+    assert scores.layer_agreement == ()
+    assert math.isnan(scores.scores["aula"])
+    assert math.isnan(scores.scores["aula_normalized"])
+    assert scores.scores["mirrors_pairwise_dice"] <= 1
+
+
+def test_a_prediction_of_nothing_has_no_agreement():
+    members = make_members(3)
+    members.logits[:, 0] = 100.0
+    _, scores = _score(members)
+    assert scores.empty_prediction
+    assert scores.components == ()
+    for row in (scores.scores, *scores.per_label.values()):
+        agreements = [row[name] for name in row if "dice" in name or "aula" in name]
+        assert np.isnan(agreements).all()
+        assert row["volume_ml"] == row["volume_std_ml"] == 0
+        assert math.isnan(row["entropy_foreground_mean"])
+        assert row["entropy_image_mean"] >= 0
+
+
+def test_a_label_that_nobody_finds_counts_as_agreement():
+    members = make_members(4)
+    members.logits[:, 1] = -100.0
+    _, scores = _score(members)
+    assert not scores.empty_prediction
+    assert scores.per_label["label_1"]["consensus_dice"] == 1
+    other = scores.per_label["label_2"]["consensus_dice"]
+    assert scores.scores["consensus_dice"] == pytest.approx((1 + other) / 2)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_volumes_are_voxels_times_their_volume(has_regions):
+    members = make_members(5, has_regions=has_regions)
+    result, scores = _score(members)
+    union = result.fused_masks.any(axis=0).sum()
+    assert scores.scores["volume_ml"] == pytest.approx(0.002 * union)
+    sizes = naive_masks(members.logits.numpy(), has_regions).sum(axis=(2, 3, 4)) * 0.002
+    assert scores.scores["volume_std_ml"] == pytest.approx(sizes.sum(axis=1).std())
+    label = scores.per_label["label_1"]
+    assert label["volume_ml"] == pytest.approx(0.002 * result.fused_masks[0].sum())
+    assert label["volume_std_ml"] == pytest.approx(sizes[:, 0].std())
+
+
+def test_maps_are_aggregated_over_the_union_and_over_each_label():
+    result, scores = _score(make_members(6))
+    entropy = result.maps["entropy"].astype(np.float64)
+    union = result.fused_masks.any(axis=0)
+    case = scores.scores
+    assert case["entropy_foreground_mean"] == pytest.approx(entropy[union].mean())
+    for number, row in enumerate(scores.per_label.values()):
+        mask = result.fused_masks[number]
+        assert row["entropy_foreground_mean"] == pytest.approx(entropy[mask].mean())
+        assert row["entropy_image_mean"] == case["entropy_image_mean"]
+
+
+def test_every_description_says_its_direction():
+    described = describe_columns(make_members(0).plan)
+    for name, column in described.items():
+        if "dice" in name or "aula" in name:
+            assert column.direction == "higher_is_better"
+        else:
+            assert column.direction == ("none" if name == "volume_ml" else "higher_is_worse")
+        assert column.unit
+        assert column.description
