@@ -49,7 +49,7 @@ def _of_label(
     box = bounding_box(mask)
     if not box[0].stop:
         return []
-    # cc3d raises on a single row of voxels of which every second one is empty; no row is single here
+    # cc3d raises on a single row of voxels of which every second one is empty; pad to several rows
     padded = np.pad(mask[box], ((0, 0), (0, 1), (0, 1)))
     numbers = cc3d.connected_components(padded, connectivity=_CONNECTIVITY)
     statistics = cc3d.statistics(numbers)
