@@ -23,7 +23,7 @@ create_environment() {
     fi
     install_small_torch "$folder/bin/python"
     echo "+ pip install $requirement"
-    "$folder/bin/python" -m pip install --quiet "$requirement"
+    "$folder/bin/python" -m pip install -qq "$requirement"
 }
 
 # Without a GPU the CUDA build of torch is gigabytes for nothing. A CPU build that pip finds in a local folder of wheels is

@@ -147,8 +147,8 @@ def _nnunet_environment(output: Path) -> Iterator[None]:
     }
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
-    workers = os.environ.get("nnUNet_def_n_proc", "2")
-    # A short training: compiling costs more than it saves.
+    workers = os.environ.get("nnUNet_def_n_proc", "1")
+    # A small data set, a short training: starting workers and compiling cost more than they save.
     with _variables(
         {**folders, "nnUNet_def_n_proc": workers, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
     ):
@@ -189,7 +189,7 @@ def _plan_and_preprocess() -> None:
 
     from nnunetv2_le.demo.phantoms import DATASET_NAME
 
-    extract_fingerprints([int(DATASET_ID)], num_processes=2, verbose=False)
+    extract_fingerprints([int(DATASET_ID)], num_processes=1, verbose=False)
     plans_name = plan_experiments([int(DATASET_ID)])
     folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET_NAME
     plans = json.loads((folder / f"{plans_name}.json").read_text(encoding="utf-8"))
@@ -200,7 +200,7 @@ def _plan_and_preprocess() -> None:
     plans["plans_name"] = PLANS
     plans["configurations"] = {CONFIGURATION: configuration}
     (folder / f"{PLANS}.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
-    preprocess([int(DATASET_ID)], PLANS, (CONFIGURATION,), (2,))
+    preprocess([int(DATASET_ID)], PLANS, (CONFIGURATION,), (1,))
 
 
 def _best_device() -> str:

@@ -21,7 +21,7 @@ from nnunetv2_le.demo.shifts import SHIFTS, bias_field
 
 DATASET_NAME = "Dataset999_Phantom"
 LABELS = {"background": 0, "body": 1, "tail": 2}
-MEAN_SHAPE = (24, 36, 32)
+MAX_SHAPE = (24, 32, 32)  # a multiple of 8: nnU-Net plans a patch of this size
 
 # Mean intensities; body and tail differ little, and unlabelled tissue looks like the tail.
 _AIR, _TISSUE, _BODY, _TAIL, _LOOKALIKE = 0.02, 0.35, 0.78, 0.64, 0.6
@@ -106,7 +106,7 @@ def write_phantom_dataset(
 
 
 def make_phantom(rng: np.random.Generator) -> Phantom:
-    """One phantom of about 24 x 36 x 32 voxels.
+    """One phantom of up to 24 x 32 x 32 voxels.
 
     Args:
         rng: source of chance; the same state gives the same phantom.
@@ -114,7 +114,7 @@ def make_phantom(rng: np.random.Generator) -> Phantom:
     Returns:
         Image (float32) and labels (uint8), both labels present.
     """
-    shape = tuple(int(size + rng.integers(-2, 3)) for size in MEAN_SHAPE)
+    shape = tuple(int(size - rng.integers(0, 4)) for size in MAX_SHAPE)
     grid = _warped_grid(shape, rng)
     labels = _structures(grid, rng)
     clean = np.full(shape, _TISSUE)
