@@ -140,7 +140,9 @@ def _structures(
     body = _ellipsoid(
         grid, centre - gap / 2, radii=rng.uniform((0.4, 0.32, 0.3), (0.55, 0.45, 0.45))
     )
-    tail = _ellipsoid(grid, centre + gap / 2, radii=rng.uniform((0.3, 0.3, 0.25), (0.42, 0.42, 0.38)))
+    tail = _ellipsoid(
+        grid, centre + gap / 2, radii=rng.uniform((0.3, 0.3, 0.25), (0.42, 0.42, 0.38))
+    )
     labels = np.where(body <= tail, 1, 2).astype(np.uint8)
     labels[np.minimum(body, tail) > 1] = 0
     return labels
