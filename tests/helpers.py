@@ -95,7 +95,7 @@ def prepare(
         extract_fingerprints(
             [dataset.number], num_processes=1, verbose=False, show_progress_bar=False
         )
-        with mock.patch.dict(os.environ, {"nnUNet_n_proc_DA": "1"}):  # the planner's torch threads
+        with _networks_fit_into_memory():
             plans_name: str = plan_experiments([dataset.number], planner)
         preprocessed = Path(os.environ["nnUNet_preprocessed"]) / dataset.name
         file = preprocessed / f"{plans_name}.json"
@@ -125,7 +125,7 @@ def trainer_for(
     fold: int | str = 0,
     trainer: str = "LayerEnsembleTrainer",
     plans: str = PLANS,
-    epochs: int = 1,
+    epochs: int | None = 1,
     continue_training: bool = False,
 ) -> Any:
     """A trainer as nnU-Net's own command makes it, with a very short training."""
@@ -141,7 +141,8 @@ def trainer_for(
             continue_training,
             device=torch.device("cpu"),
         )
-    made.num_epochs = epochs
+    if epochs is not None:
+        made.num_epochs = epochs
     made.num_iterations_per_epoch = 1
     made.num_val_iterations_per_epoch = 1
     return made
@@ -172,6 +173,15 @@ def processes_as_threads() -> Iterator[None]:
 
     with mock.patch("multiprocessing.get_context", return_value=Threads()):
         yield
+
+
+def _networks_fit_into_memory() -> Any:
+    """Skip the planner's estimate, for which it builds networks of full width over and over."""
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+
+    return mock.patch.object(ExperimentPlanner, "static_estimate_VRAM_usage", return_value=1e6)
 
 
 def _volume(dataset: TinyDataset, rng: np.random.Generator) -> tuple[Any, Any]:

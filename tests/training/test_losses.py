@@ -59,8 +59,8 @@ def test_loss_and_gradients_are_the_sum_of_nnunets_loss_of_each_head(
     for output in expected_outputs:
         term = loss(output, target)
         term.backward()
-        expected += float(term)
-    assert float(value) == pytest.approx(expected, abs=1e-5)
+        expected += term.item()
+    assert value.item() == pytest.approx(expected, abs=1e-5)
     for output, other in zip(outputs, expected_outputs, strict=True):
         torch.testing.assert_close(output.grad, other.grad)
 

@@ -1,0 +1,204 @@
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.run import run_training
+
+from nnunetv2_le.cli import train
+from nnunetv2_le.training.registry import trainers_folder
+from tests.conftest import NnunetFolders
+from tests.helpers import TinyDataset, prepare, processes_as_threads, trainer_for
+
+DATASET = TinyDataset(1)
+TINY = "-device cpu -num_epochs 1 -num_iterations_per_epoch 1 -num_val_iterations_per_epoch 1"
+
+
+@pytest.fixture(scope="module")
+def folders(module_nnunet_folders: NnunetFolders) -> NnunetFolders:
+    prepare(DATASET, ["3d_fullres"])
+    return module_nnunet_folders
+
+
+@pytest.fixture(autouse=True)
+def surroundings_are_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command sets an environment variable and the number of threads."""
+    monkeypatch.setenv("nnUNet_extTrainer", "")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def call(arguments: str) -> int:
+    with processes_as_threads():
+        return train.main(arguments.split())
+
+
+def weights(folders: NnunetFolders, model: str, fold: str = "fold_0") -> dict[str, Any]:
+    file = folders.results / DATASET.name / model / fold / "checkpoint_final.pth"
+    found: dict[str, Any] = torch.load(file, weights_only=False)["network_weights"]
+    return found
+
+
+def test_arguments_and_defaults_are_those_of_nnunetv2_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """nnU-Net's own parser is asked what it would train; only the default trainer differs."""
+    asked: list[Any] = []
+    monkeypatch.setattr(run_training, "run_training", lambda *args, **_: asked.append(args))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    for line in (
+        "4 3d_fullres 0 -device cpu",
+        "Dataset004_X 2d all -device cpu -tr T -p P -pretrained_weights W -num_gpus 3 --npz --val "
+        "--val_best",
+        "4 2d 1 -device cpu --c --disable_checkpointing",
+    ):
+        monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", *line.split()])
+        run_training.run_training_entry()
+        arguments = train.build_parser().parse_args(line.split())
+        ours = (
+            arguments.dataset_name_or_id,
+            arguments.configuration,
+            arguments.fold,
+            "nnUNetTrainer" if arguments.tr == "LayerEnsembleTrainer" else arguments.tr,
+            arguments.p,
+            None if arguments.pretrained_weights is None else str(arguments.pretrained_weights),
+            arguments.num_gpus,
+            arguments.npz,
+            arguments.c,
+            arguments.val,
+            arguments.disable_checkpointing,
+            arguments.val_best,
+        )
+        assert ours == asked.pop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("trainer", ["LayerEnsembleTrainer", "nnUNetTrainer"])
+def test_trains_any_trainer_and_validates(folders: NnunetFolders, trainer: str) -> None:
+    assert call(f"1 3d_fullres 0 {TINY} -tr {trainer} --npz") == 0
+    model = folders.results / DATASET.name / f"{trainer}__nnUNetPlans__3d_fullres" / "fold_0"
+    assert (model / "checkpoint_final.pth").is_file()
+    assert (model / "validation" / "case_0.npz").is_file()
+    assert os.environ["nnUNet_extTrainer"].split(os.pathsep)[-1] == str(trainers_folder())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_same_seed_gives_the_same_weights_without_augmentation_processes(
+    folders: NnunetFolders,
+) -> None:
+    model, found = "LayerEnsembleTrainer__nnUNetPlans__3d_fullres", []
+    for seed in (3, 3, 4):
+        assert call(f"1 3d_fullres 1 {TINY} -seed {seed}") == 0
+        found.append(weights(folders, model, "fold_1")["encoder.stages.0.0.convs.0.conv.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_pretrained_weights_of_a_stock_checkpoint_reach_trunk_and_decoder_heads(
+    folders: NnunetFolders,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock = trainer_for(DATASET, "3d_fullres", trainer="nnUNetTrainer")
+    stock.initialize()
+    stock.save_checkpoint(str(tmp_path / "stock.pth"))
+    started: list[dict[str, Any]] = []
+
+    def remember(trainer: Any) -> None:
+        started.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer.run_training", remember
+    )
+    assert call(f"1 3d_fullres 0 {TINY} -pretrained_weights {tmp_path}/stock.pth") == 130
+    for name, value in stock.network.state_dict().items():
+        assert torch.equal(started[0][name], value), name
+    assert "trunk and 4 tensors of decoder heads" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_pretrained_weights_of_another_network_are_one_line(
+    folders: NnunetFolders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"network_weights": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
+    assert call(f"1 3d_fullres 0 {TINY} -pretrained_weights {tmp_path}/other.pth") == 1
+    error = capsys.readouterr().err.strip()
+    assert "other.pth does not fit the network to train" in error
+    assert "\n" not in error.split("nnUNetv2_le_train: ", 1)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("1 3d_fullres 0 -tr NoTrainer", "No trainer 'NoTrainer'"),
+        ("9 3d_fullres 0", "No data set has the number '9'"),
+        ("Dataset009_None 3d_fullres 0", "'Dataset009_None' is not preprocessed"),
+        ("hippocampus 3d_fullres 0", "a name like Dataset004_Hippocampus or a number"),
+        ("1 3d_fullres 0 -p otherPlans", "No plans 'otherPlans'"),
+        ("1 3d_lowres 0", "no configuration '3d_lowres'"),
+        ("1 2d 0", "not preprocessed"),
+        ("1 3d_fullres first", "fold has to be a number from 0 or 'all', got 'first'"),
+        ("1 3d_fullres 0 --c --val", "--c and --val exclude each other"),
+        ("1 3d_fullres 0 --c -pretrained_weights x", "--c and -pretrained_weights exclude"),
+        ("1 3d_fullres 0 -pretrained_weights none.pth", "found none at none.pth"),
+        ("1 3d_fullres 7 --val", "checkpoint_final.pth, which is missing"),
+        ("1 3d_fullres 0 --val_best --disable_checkpointing", "--val_best needs a checkpoint"),
+        ("1 3d_fullres 0 -num_gpus 2", "-num_gpus 2 needs -device cuda"),
+        ("1 3d_fullres 0 -num_epochs 0", "-num_epochs has to be 1 or more, got 0"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    folders: NnunetFolders, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(f"{arguments} -device cpu") == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("nnUNetv2_le_train: ")
+    assert message in error[0]
+
+
+def test_lengths_and_seed_are_refused_with_several_gpus(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("1 3d_fullres 0 -num_gpus 2 -num_epochs 3 -seed 1") == 1
+    assert "-num_epochs, -seed cannot reach the processes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_a_missing_variable_is_told_in_one_line(
+    nnunet_folders: NnunetFolders,
+    variable: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv(variable)
+    assert call("1 3d_fullres 0 -device cpu") == 1
+    assert f"The environment variable {variable} has to name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_missing_gpu_is_told_in_one_line(
+    folders: NnunetFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("1 3d_fullres 0") == 1
+    assert "No GPU was found (-device cuda). Train with -device cpu" in capsys.readouterr().err
+
+
+def test_wrong_usage_leaves_with_code_two() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["1", "3d_fullres"])
