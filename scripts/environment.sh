@@ -22,8 +22,16 @@ create_environment() {
         "$python" -m venv "$folder"
     fi
     install_small_torch "$folder/bin/python"
-    echo "+ pip install $requirement"
-    "$folder/bin/python" -m pip install -qq "$requirement"
+    # The newest torchvision (nnU-Net's architectures want one) would replace the torch that is there.
+    "$folder/bin/python" - >"$folder/constraints.txt" <<'END'
+from importlib.metadata import distributions
+print("".join(f"torch=={d.version}" for d in distributions() if d.name == "torch"))
+END
+    echo "+ pip install $requirement $(cat "$folder/constraints.txt")"
+    "$folder/bin/python" -m pip install -qq -c "$folder/constraints.txt" "$requirement" || {
+        echo "+ pip install $requirement (that torch does not fit; again with the registry's)"
+        "$folder/bin/python" -m pip install -qq "$requirement"
+    }
 }
 
 # Without a GPU the CUDA build of torch is gigabytes for nothing. A CPU build that pip finds in a local folder of wheels is
