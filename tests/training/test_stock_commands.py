@@ -104,7 +104,10 @@ def test_find_best_configuration_takes_the_model(
         found = find_best_configuration(
             DATASET.name, [model], allow_ensembling=False, num_processes=1, folds=(0, 1)
         )
-    assert found["best_model_or_ensemble"]["selected_model_or_models"][0] == model
+    selected = found["best_model_or_ensemble"]["selected_model_or_models"]
+    assert [(one["trainer"], one["configuration"]) for one in selected] == [
+        (model["trainer"], model["configuration"])
+    ]
 
 
 def test_exported_and_installed_model_predicts_the_same(
