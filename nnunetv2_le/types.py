@@ -1,16 +1,17 @@
 """The words of the package as types: members, families, labels, counts and the scores of a case.
 
-A **member** is one probabilistic prediction of an image; a **family** is a set of members that differ in one thing.
-Everything below ``inference`` is written for these and does not know where they come from.
+A **member** is one probabilistic prediction of an image; a **family** is a set of members that
+differ in one thing. Everything below ``inference`` is written for these and does not know where
+they come from.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
-Fusion = Literal["mean", "majority", "staple", "last"]
+Fusion = Literal["mean", "majority", "staple", "last", "nnunet"]
 Direction = Literal["higher_is_better", "higher_is_worse", "none"]
 
 LabelValue = int | tuple[int, ...]
@@ -29,9 +30,10 @@ class Labels:
     Attributes:
         names: foreground labels (or regions), in order.
         values: the label value of each, or the tuple of label values that a region joins.
-        has_regions: True if channels are overlapping regions (one sigmoid each, no background channel); False if they
-            are exclusive classes (a softmax, channel 0 is the background).
-        region_values: for regions, the value that nnU-Net paints each region with, in order; empty for classes.
+        has_regions: True if channels are overlapping regions (one sigmoid each, no background
+            channel); False if they are exclusive classes (a softmax, channel 0 is the background).
+        region_values: for regions, the value that nnU-Net paints each region with, in order; empty
+            for classes.
     """
 
     names: tuple[str, ...]
@@ -52,7 +54,8 @@ class Family:
     Attributes:
         name: ``heads``, ``mirrors``, ``folds``, ...
         members: a name for each, in order.
-        ordered: whether the order means depth (shallow to deep), so that layer agreement is defined. True for heads alone.
+        ordered: whether the order means depth (shallow to deep), so that layer agreement is
+            defined. True for heads alone.
     """
 
     name: str
@@ -64,8 +67,8 @@ class Family:
 class MemberPlan:
     """Which members a prediction keeps, and which of them make the segmentation.
 
-    Members are numbered over all families in order, then the ``extra`` members, which belong to no family and are there
-    to be fused only.
+    Members are numbered over all families in order, then the ``extra`` members, which belong to no
+    family and are there to be fused only.
 
     Attributes:
         families: the families, in order.
@@ -102,8 +105,8 @@ class OverlapCounts:
     """Voxel counts from which every agreement score follows exactly.
 
     Attributes:
-        pairs: ``pairs[l, i, j]`` = |A_i and A_j| for foreground label ``l`` and members ``i``, ``j`` of all families in the
-            order of the plan; the diagonal holds the sizes |A_i|.
+        pairs: ``pairs[l, i, j]`` = |A_i and A_j| for foreground label ``l`` and members ``i``,
+            ``j`` of all families in the order of the plan; the diagonal holds the sizes |A_i|.
         with_fused: ``with_fused[l, i]`` = |A_i and F|, F the fused segmentation.
         fused: ``fused[l]`` = |F|.
     """
@@ -118,19 +121,40 @@ class Accumulated:
     """What is left of all members on the network's grid, once every voxel was seen.
 
     Attributes:
-        fused_logits: logits of the fused prediction (softmax or sigmoid gives its probability), float16.
-        fused_masks: the fused segmentation, one mask a foreground label or region.
-        maps: voxel maps by name, float32: ``entropy`` and ``<family>_mutual_information``, ``<family>_variance``,
-            ``<family>_agreement`` (share of the family's members that give the voxel its fused label).
+        fused_logits: logits of the fused prediction (softmax or sigmoid gives its probability),
+            float16.
+        decisions: the fused segmentation; for classes the number of the class at each voxel
+            (unsigned or int16), for regions one mask a region.
+        maps: voxel maps by name, float32: ``entropy`` and ``<family>_mutual_information``,
+            ``<family>_variance``, ``<family>_agreement`` (share of the family's members that give
+            the voxel its fused label).
         counts: overlaps of members.
         member_logits: logits of every family member, where they were asked for.
     """
 
     fused_logits: Float[np.ndarray, "channels depth height width"]
-    fused_masks: Bool[np.ndarray, "labels depth height width"]
+    decisions: (
+        Integer[np.ndarray, "depth height width"] | Bool[np.ndarray, "labels depth height width"]
+    )
     maps: dict[str, Float[np.ndarray, "depth height width"]]
     counts: OverlapCounts
     member_logits: Float[np.ndarray, "members channels depth height width"] | None = None
+
+    @property
+    def fused_masks(self) -> Bool[np.ndarray, "labels depth height width"]:
+        """One mask a foreground label or region: of many labels far larger than ``decisions``."""
+        return np.stack([self.fused_mask(label) for label in range(len(self.counts.fused))])
+
+    @property
+    def fused_foreground(self) -> Bool[np.ndarray, "depth height width"]:
+        """Where the fused segmentation has any label or region."""
+        decisions = self.decisions
+        return np.asarray(decisions.any(axis=0) if decisions.ndim == 4 else decisions > 0)
+
+    def fused_mask(self, label: int) -> Bool[np.ndarray, "depth height width"]:
+        """The mask of one foreground label or region, numbered from 0."""
+        decisions = self.decisions
+        return np.asarray(decisions[label] if decisions.ndim == 4 else decisions == label + 1)
 
 
 @dataclass(frozen=True)
@@ -142,8 +166,8 @@ class ComponentScores:
         component: its number within the case and label, 1 for the largest.
         centre_voxels: centre of mass (depth, height, width) on the network's grid.
         volume_ml: its volume in millilitres.
-        scores: ``entropy_mean`` (nats) and for each family ``<family>_agreement``: the mean share of members that give its
-            voxels this label.
+        scores: ``entropy_mean`` (nats) and for each family ``<family>_agreement``: the mean share
+            of members that give its voxels this label.
     """
 
     label: str
@@ -155,7 +179,7 @@ class ComponentScores:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """Every score of one case: a row of ``uncertainty.csv`` and its rows in the label and component tables.
+    """Every score of one case: its row of ``uncertainty.csv`` and of the other tables.
 
     Undefined values are NaN here and empty fields in the tables.
 

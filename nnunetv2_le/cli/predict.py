@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_le_predict",
-        description="Segment images as nnUNetv2_predict does, and say how far to trust each segmentation.",
+        description="Segment images as nnUNetv2_predict does, and say how far to trust each.",
     )
     parser.add_argument("-d", required=True, help="dataset name or number")
     parser.add_argument("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
@@ -68,21 +68,24 @@ def _model_folder(request: Request) -> Path:
 
     if not nnUNet_results.is_set():
         raise ModelFolderError(
-            "nnUNet_results is not set, so trained models cannot be found. Set it, or name the model's folder with "
-            "nnUNetv2_le_predict_from_modelfolder -m."
+            "nnUNet_results is not set, so trained models cannot be found. Set it, or name the "
+            "model's folder with nnUNetv2_le_predict_from_modelfolder -m."
         )
     try:
         folder = Path(
-            get_output_folder(request.dataset, request.trainer, request.plans, request.configuration)
+            get_output_folder(
+                request.dataset, request.trainer, request.plans, request.configuration
+            )
         )
     except RuntimeError as error:
         raise ModelFolderError(
-            f"There is no dataset {request.dataset!r} in nnUNet_results, nnUNet_raw or nnUNet_preprocessed ({error})."
+            f"There is no dataset {request.dataset!r} in nnUNet_results, nnUNet_raw or "
+            f"nnUNet_preprocessed ({error}). Check -d."
         ) from error
     if not folder.is_dir():
         raise ModelFolderError(
-            f"Expected a trained model in {folder}, which does not exist. Check -d, -tr, -p and -c, or train it with "
-            f"nnUNetv2_le_train."
+            f"Expected a trained model in {folder}, which does not exist. Check -d, -tr, -p and "
+            "-c, or train it with nnUNetv2_le_train."
         )
     return folder
 

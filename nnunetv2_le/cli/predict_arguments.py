@@ -55,7 +55,7 @@ def add_predict_arguments(
         nargs="+",
         metavar="FAMILY",
         default=list(FAMILIES),
-        help=f"families of members: {' '.join(FAMILIES)} (default: all of these that the model has)",
+        help=f"families of members: {' '.join(FAMILIES)} (default: those that the model has)",
     )
     members.add_argument(
         "-skip_heads",
@@ -68,15 +68,16 @@ def add_predict_arguments(
         "-fusion",
         choices=get_args(Fusion),
         default="mean",
-        help="how the last heads become the segmentation (default: mean probability)",
+        help="how the last heads become the segmentation; nnunet: mean of logits (default: mean "
+        "probability)",
     )
     members.add_argument(
         "-maps",
         nargs="*",
         metavar="NAME",
         default=list(DEFAULT_MAPS),
-        help="voxel maps to write: entropy, FAMILY_mutual_information, FAMILY_variance, FAMILY_agreement "
-        "(default: entropy; -maps without a name writes none)",
+        help="voxel maps to write: entropy, FAMILY_mutual_information, FAMILY_variance, "
+        "FAMILY_agreement (default: entropy; -maps without a name writes none)",
     )
     members.add_argument(
         "--save_heads",
@@ -119,14 +120,14 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-npp",
         type=int,
-        default=int(os.environ.get("nnUNet_npp", 3)),
-        help="cases that are preprocessed at the same time (default: 3)",
+        default=int(os.environ.get("nnUNet_npp", "3")),
+        help="cases that are preprocessed at the same time; 0: one after another (default: 3)",
     )
     parser.add_argument(
         "-nps",
         type=int,
-        default=int(os.environ.get("nnUNet_nps", 3)),
-        help="cases that are written at the same time (default: 3)",
+        default=int(os.environ.get("nnUNet_nps", "3")),
+        help="cases that are written at the same time; 0: one after another (default: 3)",
     )
     parser.add_argument("-num_parts", type=int, default=1, help="runs that share the cases")
     parser.add_argument("-part_id", type=int, default=0, help="which of these runs this is, from 0")

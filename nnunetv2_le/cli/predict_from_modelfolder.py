@@ -1,13 +1,14 @@
-"""``nnUNetv2_le_predict_from_modelfolder``: predict with uncertainty, the model named by its folder."""
+"""``nnUNetv2_le_predict_from_modelfolder``: predict with the model in a folder."""
 
 import argparse
 import logging
 import os
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from nnunetv2_le.cli.common import run_main
@@ -86,42 +87,60 @@ def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
         device=_device(request.device),
         show_progress=request.show_progress,
     )
-    signal.signal(signal.SIGTERM, _stop)
-    summary = predictor.predict_folder(
-        request.source,
-        request.output,
-        previous_stage=request.previous_stage,
-        overwrite=not request.continue_prediction,
-        num_parts=request.num_parts,
-        part_id=request.part_id,
-        num_preprocessing=request.num_preprocessing,
-        num_writing=request.num_writing,
-    )
+    with _termination_interrupts():
+        summary = predictor.predict_folder(
+            request.source,
+            request.output,
+            previous_stage=request.previous_stage,
+            overwrite=not request.continue_prediction,
+            num_parts=request.num_parts,
+            part_id=request.part_id,
+            num_preprocessing=request.num_preprocessing,
+            num_writing=request.num_writing,
+        )
     finished = len(summary.done) + len(summary.skipped)
     logger.info("%d cases in %s; scores of each in uncertainty.csv.", finished, request.output)
     if summary.failed:
         raise CaseError(
-            f"{len(summary.failed)} of {finished + len(summary.failed)} cases failed ({', '.join(summary.failed)}); the "
-            f"reasons are in {request.output / 'failed.csv'}. Mend them and run again with --continue_prediction."
+            f"{len(summary.failed)} of {finished + len(summary.failed)} cases failed "
+            f"({', '.join(summary.failed)}); the reasons are in {request.output / 'failed.csv'}. "
+            "Mend them and run again with --continue_prediction."
         )
 
 
 def _device(name: str) -> Any:
-    """The torch device, with as many threads as nnU-Net gives it."""
+    """The torch device; on the CPU with as many threads as nnU-Net gives it."""
     import torch
 
     if name == "cpu":
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(_num_processors())
     elif name == "cuda" and not torch.cuda.is_available():
         raise SettingError("-device cuda needs a GPU, and torch sees none here. Use -device cpu.")
     elif name == "mps" and not torch.backends.mps.is_available():
-        raise SettingError("-device mps needs an Apple GPU, and torch sees none here. Use -device cpu.")
+        raise SettingError(
+            "-device mps needs an Apple GPU, and torch sees none here. Use -device cpu."
+        )
     return torch.device(name)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """A request to terminate ends the run like Ctrl-C does: what is written stays whole."""
-    raise KeyboardInterrupt
+def _num_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """A request to terminate ends the run as Ctrl-C does: what is written stays whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """One case: its files, its preprocessing, and what its prediction is."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 from jaxtyping import Float
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
@@ -53,53 +55,74 @@ def find_cases(
     """The cases in a folder, or in lists of files.
 
     Args:
-        source: a folder in nnU-Net's naming (CASE_0000.nii.gz, one file a channel), or one list of files a case.
+        source: a folder in nnU-Net's naming (CASE_0000.nii.gz, one file a channel), or one list of
+            files a case.
         model: decides file ending, and whether a previous stage is needed.
         previous_stage: folder with the segmentations of the previous stage.
 
     Raises:
-        InputError: the folder is missing or has no image, two cases share a name, or the previous stage is missing.
+        InputError: the folder is missing or has no image, two cases share a name, or the previous
+            stage is missing.
     """
     ending = model.dataset_json["file_ending"]
     files = _list_files(source, ending) if isinstance(source, Path) else source
     needs = model.configuration.previous_stage_name
     if needs is not None and previous_stage is None:
         raise InputError(
-            f"This model is the second stage of a cascade: it needs the segmentations of {needs}. Predict those first "
-            f"and name their folder with -prev_stage_predictions."
+            f"This model is the second stage of a cascade: it needs the segmentations of {needs}. "
+            "Predict those first and name their folder with -prev_stage_predictions."
         )
     cases = []
     for images in files:
         name = Path(images[0]).name[: -len(ending) - 5]
         before = previous_stage / f"{name}{ending}" if needs and previous_stage else None
         cases.append(Case(name, tuple(Path(image) for image in images), before))
-    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+    counts = Counter(case.name for case in cases)
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(
-            f"Two inputs share one case name, so one result would overwrite the other: {', '.join(twice)}. Rename one."
+            "Two inputs share one case name, so one result would overwrite the other: "
+            f"{', '.join(twice)}. Rename one."
         )
     return cases
 
 
 def _list_files(folder: Path, ending: str) -> list[list[Path]]:
     if not folder.is_dir():
-        raise InputError(f"Expected a folder of images, but {folder} is not a folder. Name it with -i.")
-    found = create_lists_from_splitted_dataset_folder(str(folder), ending) if any(
-        path.name.endswith(ending) for path in folder.iterdir()
-    ) else []
-    if not found:
-        others = sorted({"".join(path.suffixes[-2:]) for path in folder.iterdir() if path.is_file()})
         raise InputError(
-            f"No image in {folder} ends in {ending}, as this model's dataset demands (CASE_0000{ending}); found "
-            f"{', '.join(others[:5]) or 'no file at all'}. Convert the images or name another folder."
+            f"Expected a folder of images, but {folder} is not a folder. Name it with -i."
         )
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    if not any(name.endswith(ending) for name in names):
+        others = sorted({"".join(Path(name).suffixes[-2:]) for name in names})
+        raise InputError(
+            f"No image in {folder} ends in {ending}, as this model's dataset demands "
+            f"(CASE_0000{ending}); found {', '.join(others[:5]) or 'no file at all'}. Convert the "
+            "images or name another folder."
+        )
+    found = create_lists_from_splitted_dataset_folder(str(folder), ending)
     return [[Path(path) for path in paths] for paths in found]
+
+
+def image_bytes(case: Case) -> int:
+    """Size of a case's images in memory, from their headers; 0 where that cannot be told."""
+    reader = sitk.ImageFileReader()
+    voxels = 0
+    for path in case.images:
+        try:
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return 0
+        voxels += math.prod(reader.GetSize())
+    return 4 * voxels
 
 
 def prepare_case(case: Case, model: Model) -> PreparedCase:
     """Read and preprocess a case with nnU-Net's own reader and preprocessor.
 
     Raises:
-        CaseError: a file is missing or unreadable, channels are missing, or intensities are not finite.
+        CaseError: a file is missing or unreadable, channels are missing, or intensities are not
+            finite.
     """
     _require_files(case, model)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
@@ -113,8 +136,9 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
         )
     except Exception as error:
         raise CaseError(
-            f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: {_first_line(error)}). Check that "
-            f"the file is complete and opens in a viewer."
+            f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: "
+            f"{_last_line(error)}). Check that the file is complete and opens in a viewer, and "
+            "that all channels have one shape and spacing."
         ) from error
     return _prepared(case.name, data, labels if case.previous_stage else None, properties, model)
 
@@ -142,8 +166,8 @@ def prepare_array(
     expected = len(model.dataset_json["channel_names"])
     if image.ndim != 4 or image.shape[0] != expected:
         raise CaseError(
-            f"Expected an array of {expected} channels x depth x height x width; got shape {image.shape!r}. Add the "
-            f"channel axis, and a depth of 1 to a 2D image."
+            f"Expected an array of {expected} channels x depth x height x width; got shape "
+            f"{image.shape!r}. Add the channel axis, and a depth of 1 to a 2D image."
         )
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     before = None if previous_stage is None else previous_stage[None]
@@ -163,7 +187,8 @@ def _prepared(
 ) -> PreparedCase:
     if not np.isfinite(data).all():
         raise CaseError(
-            f"The image of {name} has infinite or missing (NaN) intensities. Replace them before predicting."
+            f"The image of {name} has infinite or missing (NaN) intensities. Replace them before "
+            "predicting."
         )
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
@@ -178,14 +203,15 @@ def _require_files(case: Case, model: Model) -> None:
     expected = len(model.dataset_json["channel_names"])
     if len(case.images) != expected:
         raise CaseError(
-            f"Expected {expected} image file(s), one a channel ({', '.join(model.dataset_json['channel_names'].values())}); "
-            f"got {len(case.images)}: {', '.join(path.name for path in case.images)}. Add or remove channels."
+            f"Expected {expected} image file(s), one a channel "
+            f"({', '.join(model.dataset_json['channel_names'].values())}); got {len(case.images)}: "
+            f"{', '.join(path.name for path in case.images)}. Add or remove channels."
         )
     for path in (*case.images, *([case.previous_stage] if case.previous_stage else [])):
         if not path.is_file():
             raise CaseError(f"{path} does not exist. Check the name and the channel number.")
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else "no reason given"

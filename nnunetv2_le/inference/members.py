@@ -1,12 +1,14 @@
 """The members of a prediction: what the passes over one tile give, and which of them are kept.
 
-A head is its logits averaged over all mirror passes; a mirror pass is the fused heads of that pass. Families therefore add
-up (heads + mirrors volumes), they do not multiply.
+A head is its logits averaged over all mirror passes and folds; a mirror pass is the fused heads of
+that pass, averaged over folds. Families therefore add up (heads + mirrors volumes), they do not
+multiply.
 """
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +19,13 @@ from nnunetv2_le.network.logits import mean_probability_logits, upsample
 from nnunetv2_le.types import FAMILIES, Family, MemberPlan
 
 logger = logging.getLogger(__name__)
+
+Heads = Callable[[Tensor], list[Tensor]]
+
+_WHY_MISSING = {
+    "heads": "the network has one head",
+    "mirrors": "mirroring is switched off, or the model was trained without it",
+}
 
 
 def mirror_passes(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
@@ -50,7 +59,8 @@ def plan_members(
         available["mirrors"] = Family("mirrors", tuple(f"mirror_{name}" for name in names))
     if unknown := [name for name in families if name not in FAMILIES]:
         raise SettingError(
-            f"-members takes {' '.join(FAMILIES)}; got {' '.join(unknown)}. Leave out what is not listed."
+            f"-members takes {' '.join(FAMILIES)}; got {' '.join(unknown)}. Leave out what is not "
+            "listed."
         )
     chosen = [available[name] for name in dict.fromkeys(families) if name in available]
     for name in families:
@@ -59,84 +69,115 @@ def plan_members(
     if not chosen:
         reasons = "; ".join(f"no {name}: {_WHY_MISSING[name]}" for name in families)
         raise SettingError(
-            f"Uncertainty needs at least two members, but this run has none ({reasons}). Use a checkpoint with several "
-            f"heads (nnUNetv2_le_train), or leave mirroring on (no --disable_tta)."
+            f"Uncertainty needs at least two members, but this run has none ({reasons}). Use a "
+            "checkpoint with several heads (nnUNetv2_le_train), or leave mirroring on (no "
+            "--disable_tta)."
         )
     return _with_fused(source, chosen)
 
 
-_WHY_MISSING = {
-    "heads": "the network has one head",
-    "mirrors": "mirroring is switched off, or the model was trained without it",
-}
-
-
 def _with_fused(source: HeadSource, families: list[Family]) -> MemberPlan:
-    """The plan, with the last heads fused; as extra members where the heads are no family of the run."""
+    """The plan, the last heads fused; extra members where heads are no family of the run."""
     names = [member for family in families for member in family.members]
     to_fuse = source.head_names[-source.num_fused_heads :]
     if any(family.name == "heads" for family in families):
         return MemberPlan(tuple(families), fused=tuple(names.index(name) for name in to_fuse))
-    return MemberPlan(
-        tuple(families), fused=tuple(range(len(names), len(names) + len(to_fuse))), extra=to_fuse
-    )
+    numbers = range(len(names), len(names) + len(to_fuse))
+    return MemberPlan(tuple(families), fused=tuple(numbers), extra=to_fuse)
 
 
 class TilePredictor:
-    """All members of one tile, from one forward pass a mirroring.
+    """All members of one tile, from one forward pass a fold and mirroring.
 
-    Heads are averaged over mirror passes at their own layer's resolution and upsampled once: linear upsampling and flips
-    commute, so the result is the same and eight times cheaper.
+    Heads are averaged over folds and mirror passes at their own layer's resolution and upsampled
+    once: linear upsampling commutes with sums and flips, so the result is the same and eight times
+    cheaper. Members are made one after another, so that one of them at a time exists in full size.
 
     Args:
-        source: the heads, on the device of the tiles.
+        sources: the heads of each fold, on the device of the tiles.
         plan: which members are wanted.
         mirror_axes: spatial axes to mirror, None or empty for one pass.
         has_regions: whether channels are overlapping regions.
+        batch_passes: predict all mirror passes of a fold in one batch: faster on a GPU.
+        compiled: run the networks through ``torch.compile``.
     """
 
     def __init__(
         self,
-        source: HeadSource,
+        sources: Sequence[HeadSource],
         plan: MemberPlan,
         *,
         mirror_axes: Sequence[int] | None,
         has_regions: bool,
+        batch_passes: bool = False,
+        compiled: bool = False,
     ) -> None:
-        self.source = source
+        first = sources[0]
+        self.folds: list[Heads] = [
+            torch.compile(source) if compiled else source for source in sources
+        ]
         self.passes = mirror_passes(mirror_axes)
         self.has_regions = has_regions
-        self.keep_mirrors = any(family.name == "mirrors" for family in plan.families)
-        self.order = [family.name for family in plan.families] + (["extra"] if plan.extra else [])
-        self.heads = {
-            "heads": list(range(len(source.head_names))),
-            "extra": [source.head_names.index(name) for name in plan.extra],
-        }
-        self.fused_heads = list(range(len(source.head_names)))[-source.num_fused_heads :]
+        self.batch_passes = batch_passes
+        self.families = [family.name for family in plan.families]
+        self.extra = [first.head_names.index(name) for name in plan.extra]
+        self.num_heads = len(first.head_names)
+        self.num_fused_heads = first.num_fused_heads
 
     def __call__(
         self, tile: Float[Tensor, "1 channels *space"]
-    ) -> Float[Tensor, "members classes *space"]:
-        """Logits of all members, in the order of the plan."""
+    ) -> Iterator[Float[Tensor, "classes *space"]]:
+        """Logits of all members, in the order of the plan; the caller may overwrite them."""
         size = tile.shape[2:]
-        sums: list[Tensor] = []
-        mirrors: list[Tensor] = []
-        for axes in self.passes:
-            dims = [axis + 2 for axis in axes]
-            heads = self.source(torch.flip(tile, dims) if dims else tile)
-            heads = [torch.flip(logits, dims) for logits in heads] if dims else heads
-            if self.keep_mirrors:
-                mirrors.append(self._fuse(heads, size))
-            # the first pass is kept as a copy: a single fused head is a mirror member as it is
-            sums = [a + b for a, b in zip(sums, heads, strict=True)] if sums else heads
-        means = [logits / len(self.passes) for logits in sums] if len(self.passes) > 1 else sums
-        parts = {
-            "heads": lambda: [upsample(means[number], size) for number in self.heads["heads"]],
-            "extra": lambda: [upsample(means[number], size) for number in self.heads["extra"]],
-            "mirrors": lambda: mirrors,
+        heads, mirrors = self._sums(tile)
+        passes, folds = len(self.passes) * len(self.folds), len(self.folds)
+        members = {
+            "heads": lambda: (_resized(heads[n], passes, size) for n in range(self.num_heads)),
+            "mirrors": lambda: (_resized(logits, folds, size) for logits in mirrors),
         }
-        return torch.cat([logits for name in self.order for logits in parts[name]()])
+        for name in self.families:
+            yield from members[name]()
+        yield from (_resized(heads[number], passes, size) for number in self.extra)
+
+    def _sums(self, tile: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Sums of each head over passes and folds, and of each pass's fused heads over folds."""
+        heads: list[Tensor] = []
+        mirrors: list[Tensor] = []
+        keep_mirrors = "mirrors" in self.families
+        for fold in self.folds:
+            for number, logits in enumerate(self._passes(fold, tile)):
+                # sums are new tensors: a mirror pass may be the very tensor of the last head
+                heads = [a + b for a, b in zip(heads, logits, strict=True)] if heads else logits
+                if not keep_mirrors:
+                    continue
+                fused = self._fuse(logits, tile.shape[2:])
+                if number < len(mirrors):
+                    mirrors[number] = mirrors[number] + fused
+                else:
+                    mirrors.append(fused)
+        return heads, mirrors
+
+    def _passes(self, fold: Heads, tile: Tensor) -> Iterator[list[Tensor]]:
+        """Heads of every mirror pass, turned back."""
+        flips = [[axis + 2 for axis in axes] for axes in self.passes]
+        if self.batch_passes and len(flips) > 1:
+            batch = fold(torch.cat([tile.flip(dims) if dims else tile for dims in flips]))
+            for number, dims in enumerate(flips):
+                rows = [logits[number : number + 1] for logits in batch]
+                yield [logits.flip(dims) for logits in rows] if dims else rows
+            return
+        for dims in flips:
+            if dims:
+                yield [logits.flip(dims) for logits in fold(tile.flip(dims))]
+            else:
+                yield fold(tile)
 
     def _fuse(self, heads: list[Tensor], size: Sequence[int]) -> Tensor:
-        full = [upsample(heads[number], size) for number in self.fused_heads]
+        full = [upsample(logits, size) for logits in heads[-self.num_fused_heads :]]
         return mean_probability_logits(full, has_regions=self.has_regions)
+
+
+def _resized(logits: Tensor, count: int, size: Sequence[int]) -> Tensor:
+    """A sum of so many logits as their mean, at the size of the tile."""
+    mean = logits / count if count > 1 else logits
+    return upsample(mean, size)[0]

@@ -1,12 +1,14 @@
 """The way back: from the network's grid to the grid of the image, in pieces.
 
-nnU-Net resamples every class of the whole volume in double precision. Its default interpolation (order 1, or order 0 along
-a coarse axis) is separable, so that any few rows of the result need only a few rows of the input: here the result is made
-some rows at a time, and never exists for all classes at once. Where a configuration asks for another interpolation,
-nnU-Net's own function is called on the whole volume.
+nnU-Net resamples every class of the whole volume in double precision. Its default interpolation
+(order 1, or order 0 along a coarse axis) is separable, so that any few rows of the result need only
+a few rows of the input: here the result is made some rows at a time, and never exists for all
+classes at once. Where a configuration asks for another interpolation, nnU-Net's own function is
+called on the whole volume.
 
-Conventions: arrays are (channels, depth, height, width) in the network's axis order; voxel borders are aligned
-(coordinate ``(i + 0.5) * n_in / n_out - 0.5``), values outside are the nearest ones inside.
+Conventions: arrays are (channels, depth, height, width) in the network's axis order; voxel borders
+are aligned (coordinate ``(i + 0.5) * n_in / n_out - 0.5``), values outside are the nearest ones
+inside.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from jaxtyping import Float
 from nnunetv2.preprocessing.resampling.default_resampling import (
     determine_do_sep_z_and_axis,
@@ -23,6 +24,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
+from torch.nn import functional
 
 _PIECE_BYTES = 64 * 2**20
 
@@ -48,7 +50,7 @@ class NativeGrid:
     fallback: Any = None
 
     def empty(self, dtype: Any, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
-        """A new array on the image's grid, and the view on it that the cropped part is written to."""
+        """A new array on the image's grid, and the view on its cropped part."""
         native_shape = [0] * len(self.full_shape)
         for axis, native_axis in enumerate(self.transpose_forward):
             native_shape[native_axis] = self.full_shape[axis]
@@ -136,7 +138,9 @@ def native_grid(
     return NativeGrid(
         cropped_shape=cropped,
         full_shape=tuple(int(n) for n in properties["shape_before_cropping"]),
-        place=tuple(slice(int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]),
+        place=tuple(
+            slice(int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]
+        ),
         transpose_forward=tuple(plans.transpose_forward),
         nearest_axis=int(axis) if separate else None,
         fallback=None if ours else lambda volume: function(volume, cropped, current, spacing),
@@ -150,7 +154,7 @@ def _identity(source: Tensor, start: int, stop: int) -> Tensor:
 def _along_axis(
     values: Tensor, dim: int, *, size: int, nearest: bool, keep: Sequence[int] | None = None
 ) -> Tensor:
-    """Resize one axis by nearest or linear interpolation, for the outputs ``keep`` (start, stop)."""
+    """Resize one axis by nearest or linear interpolation, for the outputs start, stop = keep."""
     start, stop = keep or (0, size)
     length = values.shape[dim]
     position = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (length / size) - 0.5
@@ -163,4 +167,6 @@ def _along_axis(
     shape = [1] * values.ndim
     shape[dim] = -1
     weight = (position - low).float().reshape(shape)
-    return torch.lerp(values.index_select(dim, low).float(), values.index_select(dim, high).float(), weight)
+    return torch.lerp(
+        values.index_select(dim, low).float(), values.index_select(dim, high).float(), weight
+    )

@@ -1,6 +1,7 @@
-"""From a preprocessed case to its prediction: members on the network's grid, then everything on the image's grid."""
+"""From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ Volume = Float[np.ndarray, "depth height width"]
 
 @dataclass(frozen=True)
 class CasePrediction:
-    """All that is known of a case once its members were predicted; arrays on the image's grid are made when asked for.
+    """All that is known of a case once its members were predicted.
+
+    Arrays on the image's grid are made when asked for.
 
     Attributes:
         case: name of the case.
@@ -32,7 +35,8 @@ class CasePrediction:
         labels: what channels mean.
         accumulated: the result on the network's grid.
         grid: the way to the image's grid.
-        properties: what nnU-Net's reader and preprocessor noted, for writing with the right geometry.
+        properties: what nnU-Net's reader and preprocessor noted, for writing with the right
+            geometry.
     """
 
     case: str
@@ -43,29 +47,50 @@ class CasePrediction:
     grid: NativeGrid
     properties: dict[str, Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        kept = self.accumulated
+        arrays = [kept.fused_logits, kept.decisions, *kept.maps.values()]
+        if kept.member_logits is not None:
+            arrays.append(kept.member_logits)
+        return sum(array.nbytes for array in arrays)
+
     def segmentation(self) -> Integer[np.ndarray, "z y x"]:
         """The fused label map on the image's grid, as nnU-Net's label manager would paint it."""
         dtype = np.uint8 if max(self._painted()) < 255 else np.uint16
         array, view = self.grid.empty(dtype)
-        if self.accumulated.fused_masks.shape[1:] == self.grid.cropped_shape:
-            for value, mask in zip(self._painted(), self.accumulated.fused_masks, strict=True):
-                view[mask] = value
+        decisions = self.accumulated.decisions
+        if decisions.shape[-3:] == self.grid.cropped_shape:
+            view[...] = self._paint(decisions, dtype)
             return array
         for rows, logits in self.grid.pieces(self.accumulated.fused_logits):
-            view[rows] = self._paint(logits.numpy(), dtype)
+            # nnU-Net decides after it rounded to half precision, with more ties
+            rounded = logits.half().float()
+            decided = rounded > 0 if self.labels.has_regions else rounded.max(dim=0).indices
+            view[rows] = self._paint(decided.numpy(), dtype)
         return array
 
     def probabilities(
         self, logits: Float[np.ndarray, "channels depth height width"] | None = None
     ) -> Float[np.ndarray, "channels z y x"]:
-        """Probabilities on the image's grid, of the fused prediction or of given logits; outside the crop background."""
+        """Probabilities on the image's grid; outside the crop all is background.
+
+        Args:
+            logits: logits on the network's grid; None takes the fused prediction's.
+        """
         logits = self.accumulated.fused_logits if logits is None else logits
         arrays, views = zip(
-            *(self.grid.empty(np.float32, self._outside(channel)) for channel in range(len(logits))),
+            *(
+                self.grid.empty(np.float32, self._outside(channel))
+                for channel in range(len(logits))
+            ),
             strict=True,
         )
         for rows, piece in self.grid.pieces(logits):
-            values = torch.sigmoid(piece) if self.labels.has_regions else torch.softmax(piece, dim=0)
+            values = (
+                torch.sigmoid(piece) if self.labels.has_regions else torch.softmax(piece, dim=0)
+            )
             for view, channel in zip(views, values.numpy(), strict=True):
                 view[rows] = channel
         return np.stack(arrays)
@@ -86,17 +111,13 @@ class CasePrediction:
             return self.labels.region_values
         return tuple(value for value in self.labels.values if isinstance(value, int))
 
-    def _paint(self, logits: np.ndarray, dtype: Any) -> np.ndarray:
-        painted = np.zeros(logits.shape[1:], dtype=dtype)
-        if self.labels.has_regions:
-            for value, region in zip(self._painted(), logits, strict=True):
-                painted[region > 0] = value
-            return painted
-        best = logits[0].copy()
-        for value, channel in zip(self._painted(), logits[1:], strict=True):
-            better = channel > best
-            painted[better] = value
-            np.maximum(best, channel, out=best)
+    def _paint(self, decisions: np.ndarray, dtype: Any) -> np.ndarray:
+        """Numbers of classes, or masks of regions, as the values that nnU-Net writes."""
+        if not self.labels.has_regions:
+            return np.asarray(np.array((0, *self._painted()), dtype=dtype)[decisions])
+        painted = np.zeros(decisions.shape[1:], dtype=dtype)
+        for value, region in zip(self._painted(), decisions, strict=True):
+            painted[region] = value
         return painted
 
 
@@ -107,24 +128,43 @@ def predict_case(
     plan: MemberPlan,
     settings: PredictionSettings,
     window: Window,
+    predict_tile: TilePredictor,
+    num_bands: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> CasePrediction:
     """Predict all members of a case and reduce them to what is kept.
 
+    Args:
+        prepared: the preprocessed case.
+        model: the model that was trained.
+        plan: which members are kept.
+        settings: fusion, heads skipped, and whether members are kept.
+        window: how the image is cut into tiles.
+        predict_tile: the members of one tile.
+        num_bands: in how many bands along the second axis the image is predicted.
+        progress: called once a tile.
+
     Raises:
         CaseError: the network's output is not finite.
     """
+    depth, height, width = prepared.image.shape[1:]
     accumulator = Accumulator(
         plan,
         model.labels,
-        tuple(prepared.image.shape[1:]),
+        (depth, height, width),
         fusion=settings.fusion,
         keep_members=settings.save_heads,
     )
-    predictors = list(_predictors(model, plan, settings=settings, window=window))
-    with torch.inference_mode(), torch.autocast(window.device.type, enabled=window.device.type == "cuda"):
-        for slab in window.slabs(prepared.image, predictors, progress=progress):
-            accumulator.add(slab.start, slab.logits)
+    with torch.inference_mode(), _autocast(window.device):
+        for slab in window.slabs(
+            prepared.image,
+            predict_tile,
+            num_members=plan.num_members,
+            num_channels=model.labels.num_channels,
+            num_bands=num_bands,
+            progress=progress,
+        ):
+            accumulator.add(slab.start, slab.logits, column=slab.column)
     accumulated = accumulator.result()
     grid = native_grid(prepared.properties, model.plans, model.configuration)
     scores = score_case(
@@ -140,34 +180,13 @@ def predict_case(
     )
 
 
-def _predictors(
-    model: Model, plan: MemberPlan, *, settings: PredictionSettings, window: Window
-) -> Iterable[Callable[[torch.Tensor], torch.Tensor]]:
-    """One function a fold; each loads its fold's parameters when the fold before it was another."""
-    source = model.source.to(window.device)
-    predictor = TilePredictor(
-        source,
-        plan,
-        mirror_axes=model.mirror_axes if settings.use_mirroring else None,
-        has_regions=model.labels.has_regions,
-    )
-    if len(model.parameters) == 1:
-        return [predictor]
-    loaded = [-1]
-
-    def of_fold(number: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        def predict(tile: torch.Tensor) -> torch.Tensor:
-            if loaded[0] != number:
-                source.network.load_state_dict(model.parameters[number])
-                loaded[0] = number
-            return predictor(tile)
-
-        return predict
-
-    return [of_fold(number) for number in range(len(model.parameters))]
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision on a GPU alone, as nnU-Net: elsewhere it is slow or not there."""
+    return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
 
 
 def _voxel_volume_ml(prepared: PreparedCase, grid: NativeGrid) -> float:
-    """Volume of a voxel of the network's grid, from the image's own spacing and how far it was resampled."""
+    """Volume of a voxel of the network's grid: the image's spacing times its resampling."""
     native = float(np.prod([float(size) for size in prepared.properties["spacing"]])) / 1000
-    return native * float(np.prod(grid.cropped_shape)) / float(np.prod(prepared.image.shape[1:]))
+    ratio = float(np.prod(grid.cropped_shape)) / float(np.prod(prepared.image.shape[1:]))
+    return native * ratio

@@ -1,16 +1,10 @@
-"""Predicting with uncertainty: from arrays in memory, or from files to files.
-
-Preprocessing and writing run in threads beside the prediction, not in processes: nnU-Net's own preprocessing, SciPy's
-interpolation and SimpleITK let go of Python's lock while they work, nothing is copied between processes, and there is no
-worker that the system could kill unnoticed (``documentation/decisions/004-threads-instead-of-processes.md``).
-"""
+"""Predicting with uncertainty: from arrays in memory, or from files to files."""
 
 import logging
+import os
 import platform
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,35 +15,25 @@ from jaxtyping import Float
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from tqdm import tqdm
 
-from nnunetv2_le.errors import CaseError, LayerEnsembleError, OutputError, SettingError
-from nnunetv2_le.inference.cases import Case, PreparedCase, find_cases, prepare_array, prepare_case
-from nnunetv2_le.inference.members import plan_members
+from nnunetv2_le.errors import OutputError, SettingError
+from nnunetv2_le.inference.cases import PreparedCase, find_cases, prepare_array, prepare_case
+from nnunetv2_le.inference.members import TilePredictor, plan_members
 from nnunetv2_le.inference.model import Fold, Model, load_model
 from nnunetv2_le.inference.prediction import CasePrediction, predict_case
+from nnunetv2_le.inference.queue import CaseQueue, RunSummary
 from nnunetv2_le.inference.settings import PredictionSettings, require_maps
 from nnunetv2_le.inference.sliding_window import Window
-from nnunetv2_le.inference.tables import forget_failure, note_failure, write_tables
-from nnunetv2_le.inference.writing import CaseWriter, write_json
+from nnunetv2_le.inference.tables import write_tables
+from nnunetv2_le.inference.whole_files import remove_leftovers
+from nnunetv2_le.inference.writing import CaseWriter
 from nnunetv2_le.types import MemberPlan
 from nnunetv2_le.uncertainty.columns import describe_columns
 from nnunetv2_le.version import __version__
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What became of the cases of a run.
-
-    Attributes:
-        done: names of the cases that were predicted and written.
-        failed: name of a case to the reason why it has no result.
-        skipped: names of the cases that an earlier run had finished.
-    """
-
-    done: tuple[str, ...] = ()
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
+# Logits of all members that are blended at one time. Above it an image is predicted in bands.
+_BLENDING_BYTES = 2 * 2**30
 
 
 class LayerEnsemblePredictor:
@@ -79,10 +63,18 @@ class LayerEnsemblePredictor:
         self.show_progress = show_progress
         axes = model.mirror_axes if self.settings.use_mirroring else None
         self.plan: MemberPlan = plan_members(
-            model.source, families=self.settings.families, mirror_axes=axes
+            model.sources[0], families=self.settings.families, mirror_axes=axes
         )
         require_maps(self.settings.maps, self.plan.families)
         self._check_heads()
+        self._predict_tile = TilePredictor(
+            [source.to(self.device) for source in model.sources],
+            self.plan,
+            mirror_axes=axes,
+            has_regions=model.labels.has_regions,
+            batch_passes=self.device.type == "cuda",
+            compiled=os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"),
+        )
 
     @classmethod
     def from_model_folder(
@@ -135,20 +127,23 @@ class LayerEnsemblePredictor:
         return self.predict_prepared(prepare_case(case, self.model))
 
     def predict_prepared(self, prepared: PreparedCase) -> CasePrediction:
-        """Predict a preprocessed case; blends on the CPU where the device's memory is too small."""
-        tiles = self._window(prepared).num_tiles(prepared.image.shape[1:])
-        total = tiles * len(self.model.parameters)
+        """Predict a preprocessed case.
+
+        Where the device's memory is too small for it, mirror passes are predicted one by one and
+        tiles are blended on the CPU.
+        """
         on_device = self.settings.perform_everything_on_device and self.device.type == "cuda"
-        with tqdm(total=total, desc=prepared.name, disable=not self.show_progress, leave=False) as bar:
-            try:
-                return self._predict(prepared, bar, on_device=on_device)
-            except torch.OutOfMemoryError:
-                if not on_device:
-                    raise
-                logger.warning("Not enough memory on the device: blending tiles of %s on the CPU.", prepared.name)
-                torch.cuda.empty_cache()
-                bar.reset()
-                return self._predict(prepared, bar, on_device=False)
+        try:
+            return self._predict(prepared, on_device=on_device)
+        except torch.OutOfMemoryError:
+            if self.device.type != "cuda":
+                raise
+        logger.warning(
+            "Not enough memory on the device: blending tiles of %s on the CPU.", prepared.name
+        )
+        self._predict_tile.batch_passes = False
+        torch.cuda.empty_cache()
+        return self._predict(prepared, on_device=False)
 
     def predict_folder(
         self,
@@ -187,19 +182,25 @@ class LayerEnsemblePredictor:
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
         cases = find_cases(where, self.model, previous_stage=before)[part_id::num_parts]
-        folder = self._open_output(Path(output))
-        writer = CaseWriter(folder, self.model, self.settings)
-        skipped = () if overwrite else tuple(case.name for case in cases if writer.is_done(case.name))
-        if skipped:
-            logger.info("%d of %d cases were finished before.", len(skipped), len(cases))
-        todo = [case for case in cases if case.name not in skipped]
-        run = _Run(self, writer, num_preprocessing=num_preprocessing, num_writing=num_writing)
+        writer = CaseWriter(Path(output), self.model, self.settings, self.plan)
+        self._open_output(writer, is_alone=num_parts == 1)
+        done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
+        if done:
+            logger.info("%d of %d cases were finished before.", len(done), len(cases))
+        todo = [case for case in cases if case.name not in set(done)]
+        queue = CaseQueue(
+            prepare=lambda case: prepare_case(case, self.model),
+            predict=self.predict_prepared,
+            writer=writer,
+            num_preprocessing=num_preprocessing,
+            num_writing=num_writing,
+            show_progress=self.show_progress,
+        )
         try:
-            run.process(todo)
+            queue.process(todo)
         finally:
-            write_tables(folder, self.describe())
-            compute_gaussian.cache_clear()
-        return RunSummary(tuple(run.done), run.failed, skipped)
+            self._finish(writer.folder)
+        return RunSummary(tuple(queue.done), queue.failed, tuple(done))
 
     def describe(self) -> dict[str, Any]:
         """What ``uncertainty.json`` says: columns, members, settings, model and versions."""
@@ -224,17 +225,32 @@ class LayerEnsemblePredictor:
             },
         }
 
-    def _predict(self, prepared: PreparedCase, bar: "tqdm[Any]", *, on_device: bool) -> CasePrediction:
-        return predict_case(
-            prepared,
-            self.model,
-            plan=self.plan,
-            settings=self.settings,
-            window=self._window(prepared, on_device=on_device),
-            progress=bar.update,
+    def _predict(self, prepared: PreparedCase, *, on_device: bool) -> CasePrediction:
+        window = self._window(on_device=on_device)
+        shape = prepared.image.shape[1:]
+        num_bands = window.num_bands(
+            shape,
+            num_members=self.plan.num_members,
+            num_channels=self.model.labels.num_channels,
+            max_bytes=_BLENDING_BYTES,
         )
+        if num_bands > 1:
+            logger.info("%s is predicted in %d bands to save memory.", prepared.name, num_bands)
+        tiles = window.num_tiles(shape, num_bands)
+        hidden = not self.show_progress
+        with tqdm(total=tiles, desc=prepared.name, disable=hidden, leave=False) as bar:
+            return predict_case(
+                prepared,
+                self.model,
+                plan=self.plan,
+                settings=self.settings,
+                window=window,
+                predict_tile=self._predict_tile,
+                num_bands=num_bands,
+                progress=bar.update,
+            )
 
-    def _window(self, prepared: PreparedCase, *, on_device: bool = False) -> Window:
+    def _window(self, *, on_device: bool) -> Window:
         return Window(
             patch_size=tuple(int(size) for size in self.model.configuration.patch_size),
             step_size=self.settings.step_size,
@@ -247,113 +263,34 @@ class LayerEnsemblePredictor:
         heads = next((f for f in self.plan.families if f.name == "heads"), None)
         if heads and self.settings.skip_heads > len(heads.members) - 2:
             raise SettingError(
-                f"Layer agreement needs at least two heads: -skip_heads can be 0 to {len(heads.members) - 2} for this "
-                f"model with {len(heads.members)} heads; got {self.settings.skip_heads}."
+                "Layer agreement needs at least two heads: -skip_heads can be 0 to "
+                f"{len(heads.members) - 2} for this model with {len(heads.members)} heads; got "
+                f"{self.settings.skip_heads}."
             )
         if self.settings.save_heads and heads is None:
             raise SettingError(
-                "--save_heads writes the heads of this run, but heads are not among its members. Add heads to -members, "
-                "or use a checkpoint with several heads."
+                "--save_heads writes the heads of this run, but heads are not among its members. "
+                "Add heads to -members, or use a checkpoint with several heads."
             )
 
-    def _open_output(self, folder: Path) -> Path:
-        """Make OUT and the files that nnU-Net puts beside segmentations."""
+    def _open_output(self, writer: CaseWriter, *, is_alone: bool) -> None:
         try:
-            for part in (folder, folder / "cases", folder / "uncertainty"):
-                part.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "dataset.json", self.model.dataset_json)
-            write_json(folder / "plans.json", self.model.plans.plans)
+            if is_alone:
+                remove_leftovers(writer.folder)
+            writer.open_folders()
         except OSError as error:
             raise OutputError(
-                f"Results cannot be written to {folder} ({error.strerror or error}). Name a folder that you may write to "
-                f"with -o."
+                f"Results cannot be written to {writer.folder} ({error.strerror or error}). Name a "
+                "folder that you may write to with -o."
             ) from error
-        return folder
 
-
-class _Run:
-    """The cases of one run on their way through preprocessing, prediction and writing."""
-
-    def __init__(
-        self,
-        predictor: LayerEnsemblePredictor,
-        writer: CaseWriter,
-        *,
-        num_preprocessing: int,
-        num_writing: int,
-    ) -> None:
-        self.predictor = predictor
-        self.writer = writer
-        self.ahead = max(1, num_preprocessing)
-        self.behind = max(1, num_writing)
-        self.done: list[str] = []
-        self.failed: dict[str, str] = {}
-        self.writing: deque[tuple[str, Future[None]]] = deque()
-
-    def process(self, cases: Sequence[Case]) -> None:
-        """Process all cases; what fails is noted, what was interrupted is not."""
-        readers = ThreadPoolExecutor(self.ahead, thread_name_prefix="preprocessing")
-        writers = ThreadPoolExecutor(self.behind, thread_name_prefix="writing")
-        bar = tqdm(total=len(cases), desc="cases", disable=not self.predictor.show_progress)
+    def _finish(self, folder: Path) -> None:
+        """Tables of all that is there, after an interruption too."""
+        compute_gaussian.cache_clear()
         try:
-            for case, prepared in self._prepared(readers, cases):
-                self._predict(case, prepared, writers)
-                self._collect(leave=self.behind)
-                bar.update()
-            self._collect(leave=0)
-        finally:
-            bar.close()
-            readers.shutdown(wait=True, cancel_futures=True)
-            writers.shutdown(wait=True, cancel_futures=True)
-
-    def _prepared(
-        self, readers: ThreadPoolExecutor, cases: Sequence[Case]
-    ) -> Iterator[tuple[Case, "Future[PreparedCase]"]]:
-        """Cases in order, each with its preprocessing; a bounded number is under way or waiting."""
-        waiting: deque[tuple[Case, Future[PreparedCase]]] = deque()
-        for case in cases:
-            waiting.append((case, readers.submit(prepare_case, case, self.predictor.model)))
-            if len(waiting) > self.ahead:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-
-    def _predict(
-        self, case: Case, prepared: "Future[PreparedCase]", writers: ThreadPoolExecutor
-    ) -> None:
-        try:
-            prediction = self.predictor.predict_prepared(prepared.result())
-        except (LayerEnsembleError, RuntimeError, MemoryError, ValueError) as error:
-            self._fail(case.name, error)
-            return
-        self.writing.append((case.name, writers.submit(self.writer.write, prediction)))
-
-    def _collect(self, *, leave: int) -> None:
-        """Wait for writing until at most ``leave`` cases are under way."""
-        while len(self.writing) > leave:
-            name, future = self.writing.popleft()
-            try:
-                future.result()
-            except Exception as error:
-                self._fail(name, error)
-                continue
-            forget_failure(self.writer.folder, name)
-            self.done.append(name)
-
-    def _fail(self, case: str, error: Exception) -> None:
-        known = error if isinstance(error, LayerEnsembleError) else CaseError(_describe(case, error))
-        reason = " ".join(str(known).split())
-        self.failed[case] = reason
-        logger.error("%s: %s", case, reason)
-        logger.debug("Traceback of %s:", case, exc_info=error)
-        try:
-            note_failure(self.writer.folder, case, reason)
-        except OSError:
-            logger.warning("The failure of %s cannot be noted in %s.", case, self.writer.folder)
-
-
-def _describe(case: str, error: Exception) -> str:
-    return (
-        f"{case} could not be predicted ({type(error).__name__}: {error}). Run again with --continue_prediction --verbose "
-        f"for the traceback."
-    )
+            write_tables(folder, self.describe())
+        except OSError as error:
+            raise OutputError(
+                f"The tables cannot be written to {folder} ({error.strerror or error}). Free space "
+                "or choose another folder, then go on with --continue_prediction."
+            ) from error

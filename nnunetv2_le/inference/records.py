@@ -8,18 +8,16 @@ from nnunetv2_le.types import ComponentScores
 from nnunetv2_le.version import __version__
 
 
-def case_record(prediction: CasePrediction, *, skip_heads: int, fusion: str) -> dict[str, Any]:
-    """What ``cases/CASE.json`` holds: scores, components, and the voxel counts that agreement follows from.
+def case_record(prediction: CasePrediction) -> dict[str, Any]:
+    """What ``cases/CASE.json`` holds: scores, components and the voxel counts of agreement.
 
-    The counts allow every agreement score to be computed again for other members (heads skipped, families joined) without
-    a new prediction.
+    The counts allow every agreement score to be computed again for other members (heads skipped,
+    families joined) without a new prediction.
     """
     scores, counts = prediction.scores, prediction.accumulated.counts
     return {
         "case": prediction.case,
         "version": __version__,
-        "fusion": fusion,
-        "skip_heads": skip_heads,
         "empty_prediction": scores.empty_prediction,
         "num_members": scores.num_members,
         "scores": defined(scores.scores),
@@ -27,7 +25,6 @@ def case_record(prediction: CasePrediction, *, skip_heads: int, fusion: str) -> 
         "labels": {label: defined(row) for label, row in scores.per_label.items()},
         "label_values": dict(zip(prediction.labels.names, prediction.labels.values, strict=True)),
         "components": [_component(component, prediction) for component in scores.components],
-        "members": {family.name: list(family.members) for family in prediction.plan.families},
         "ordered": [family.name for family in prediction.plan.families if family.ordered],
         "counts": {
             "pairs": counts.pairs.tolist(),

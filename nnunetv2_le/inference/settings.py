@@ -44,10 +44,13 @@ class PredictionSettings:
         """
         if not 0 < self.step_size <= 1:
             raise SettingError(
-                f"-step_size is a share of the tile, above 0 and at most 1; got {self.step_size!r}. nnU-Net's is 0.5."
+                "-step_size is a share of the tile, above 0 and at most 1; got "
+                f"{self.step_size!r}. nnU-Net's is 0.5."
             )
         if self.skip_heads < 0:
-            raise SettingError(f"-skip_heads is a number of heads, 0 or more; got {self.skip_heads!r}.")
+            raise SettingError(
+                f"-skip_heads is a number of heads, 0 or more; got {self.skip_heads!r}."
+            )
         if self.fusion not in get_args(Fusion):
             raise SettingError(f"-fusion takes {', '.join(get_args(Fusion))}; got {self.fusion!r}.")
 
@@ -67,5 +70,6 @@ def require_maps(maps: Sequence[str], families: Sequence[Family]) -> None:
     known = available_maps(families)
     if unknown := [name for name in maps if name not in known]:
         raise SettingError(
-            f"-maps names maps that this run does not have: {' '.join(unknown)}. There are: {' '.join(known)}."
+            f"-maps names maps that this run does not have: {' '.join(unknown)}. There are: "
+            f"{' '.join(known)}."
         )

@@ -1,12 +1,17 @@
-"""nnU-Net's sliding window, keeping the member axis and only as much of the volume as tiles still touch.
+"""nnU-Net's sliding window, with members and only as much of the volume as tiles still touch.
 
-Tiles come in order of the slowest axis. Rows that no later tile touches are final: they are handed on and their memory is
-used again. Peak memory is members x classes x the depth of one tile, whatever the depth of the volume. Tiling, Gaussian
-weights, half precision and the order of additions are nnU-Net's, so that one member gives nnU-Net's very numbers.
+Tiles come in order of the slowest axis. Rows that no later tile touches are final: they are handed
+on and their memory is used again. Peak memory is members x classes x the depth of one tile,
+whatever the depth of the volume. Where even that is too much, the volume is predicted in bands
+along its second axis; tiles that reach into two bands are predicted twice. Tiling, Gaussian
+weights, half precision and the order of additions are nnU-Net's, so that one member gives nnU-Net's
+very numbers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
@@ -19,19 +24,26 @@ from torch import Tensor
 
 from nnunetv2_le.errors import CaseError
 
-PredictTile = Callable[[Tensor], Tensor]
+PredictTile = Callable[[Tensor], Iterable[Tensor]]
+
+_CPU = torch.device("cpu")
+
+# Rows are handed on in pieces of at most this many logits, which bounds their temporary copies.
+_PIECE_ELEMENTS = 2**26
 
 
 @dataclass(frozen=True)
 class Slab:
-    """Final logits of some rows of the first spatial axis.
+    """Final logits of some rows of the first spatial axis, and of some of the second.
 
     Attributes:
         start: first row.
-        logits: (members, channels, rows, height, width), half precision.
+        column: first row of the second axis.
+        logits: half precision.
     """
 
     start: int
+    column: int
     logits: Float[Tensor, "members channels rows height width"]
 
 
@@ -40,7 +52,8 @@ class Window:
     """How an image is cut into tiles.
 
     Attributes:
-        patch_size: size of a tile; two numbers for a 2D network, which sees one row (slice) at a time.
+        patch_size: size of a tile; two numbers for a 2D network, which sees one row (slice) at a
+            time.
         step_size: step between tiles as a share of the tile.
         use_gaussian: weight the centre of a tile more than its border.
         device: where tiles are predicted.
@@ -50,51 +63,72 @@ class Window:
     patch_size: tuple[int, ...]
     step_size: float = 0.5
     use_gaussian: bool = True
-    device: torch.device = torch.device("cpu")
-    results_device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
+    results_device: torch.device = _CPU
 
     def slabs(
         self,
         image: Float[Tensor, "channels depth height width"],
-        predictors: Sequence[PredictTile],
+        predict: PredictTile,
         *,
+        num_members: int,
+        num_channels: int,
+        num_bands: int = 1,
         progress: Callable[[], None] = lambda: None,
     ) -> Iterator[Slab]:
         """Predict an image, slab by slab.
 
         Args:
             image: preprocessed image.
-            predictors: one function a set of parameters (fold): tile (1, channels, *patch) to logits (members, classes,
-                *patch). Their logits are averaged, as nnU-Net averages folds.
-            progress: called once a tile and set of parameters.
+            predict: tile (1, channels, *patch) to the logits of each member (channels, *patch).
+            num_members: how many members ``predict`` gives.
+            num_channels: channels of their logits.
+            num_bands: in how many bands along the second axis the volume is predicted.
+            progress: called once a tile.
 
         Yields:
-            Disjoint slabs in order, which cover the image.
+            Disjoint slabs, bands in order and rows in order within a band, which cover the image. A
+            slab is valid until the next one is asked for.
 
         Raises:
             CaseError: a logit is infinite or not a number.
         """
         padded, inside = pad_nd_image(image, self.patch_size, "constant", {"value": 0}, True, None)
-        rows, inner = inside[1], tuple(inside[2:])
-        for slab in self._padded_slabs(padded.to(self.results_device), predictors, progress):
-            first = max(slab.start, rows.start)
-            last = min(slab.start + slab.logits.shape[2], rows.stop)
-            if first < last:
-                kept = slab.logits[:, :, first - slab.start : last - slab.start]
-                yield Slab(first - rows.start, kept[(..., *inner)])
+        padded = padded.to(self.results_device)
+        rows, columns, last = inside[1:]
+        for low, high in _bands(columns.start, columns.stop, num_bands):
+            buffer = torch.zeros(
+                (num_members, num_channels, self._patch_3d()[0], high - low, padded.shape[3]),
+                dtype=torch.half,
+                device=self.results_device,
+            )
+            band = _Band(low, high, buffer)
+            for start, logits in self._band_rows(padded, band, predict, progress):
+                first, stop = max(start, rows.start), min(start + logits.shape[2], rows.stop)
+                if first < stop:
+                    kept = logits[:, :, first - start : stop - start, :, last]
+                    yield Slab(first - rows.start, low - columns.start, kept)
 
-    def num_tiles(self, shape: Sequence[int]) -> int:
+    def num_tiles(self, shape: Sequence[int], num_bands: int = 1) -> int:
         """Tiles that an image of this spatial shape takes."""
-        padded = self._padded_shape(shape)
-        in_plane = 1
-        starts, plane = self._starts(padded)
-        for steps in plane:
-            in_plane *= len(steps)
-        return len(starts) * in_plane
+        padded = [max(size, tile) for size, tile in zip(shape, self._patch_3d(), strict=True)]
+        starts, (rows, columns) = self._starts(padded)
+        before = (padded[1] - shape[1]) // 2
+        touching = sum(
+            sum(self._touches(row, low, high) for row in rows)
+            for low, high in _bands(before, before + shape[1], num_bands)
+        )
+        return len(starts) * touching * len(columns)
 
-    def _padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        patch = self._patch_3d()
-        return tuple(max(size, tile) for size, tile in zip(shape, patch, strict=True))
+    def num_bands(
+        self, shape: Sequence[int], *, num_members: int, num_channels: int, max_bytes: int
+    ) -> int:
+        """How many bands keep the blended logits below so many bytes, if bands can do it."""
+        depth, height, _ = self._patch_3d()
+        width = max(shape[2], self._patch_3d()[2])
+        row_bytes = 2 * num_members * num_channels * depth * width
+        widest = max(height // 4, max_bytes // row_bytes, 1)
+        return math.ceil(shape[1] / widest)
 
     def _patch_3d(self) -> tuple[int, ...]:
         return self.patch_size if len(self.patch_size) == 3 else (1, *self.patch_size)
@@ -107,72 +141,110 @@ class Window:
         steps = compute_steps_for_sliding_window(shape, self.patch_size, self.step_size)
         return steps[0], steps[1:]
 
-    def _padded_slabs(
-        self, image: Tensor, predictors: Sequence[PredictTile], progress: Callable[[], None]
-    ) -> Iterator[Slab]:
+    def _touches(self, row: int, low: int, high: int) -> bool:
+        return row < high and row + self._patch_3d()[1] > low
+
+    def _band_rows(
+        self, image: Tensor, band: "_Band", predict: PredictTile, progress: Callable[[], None]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Final rows of a band, with the first of them."""
         depth, height, width = self._patch_3d()
         starts, (rows, columns) = self._starts(image.shape[1:])
-        gaussian = self._weights()
-        buffer: Tensor | None = None
-        weights = torch.zeros((depth, *image.shape[2:]), dtype=torch.half, device=self.results_device)
+        rows = [row for row in rows if self._touches(row, band.low, band.high)]
+        gaussian = self._gaussian()
+        weights = torch.zeros_like(band.buffer[0, 0])
         for number, start in enumerate(starts):
-            for predict in predictors:
-                for row in rows:
-                    for column in columns:
-                        place = (slice(row, row + height), slice(column, column + width))
-                        tile = image[(slice(None), slice(start, start + depth), *place)]
-                        logits = self._predict(predict, tile)
-                        if buffer is None:
-                            buffer = torch.zeros(
-                                (*logits.shape[:2], depth, *image.shape[2:]),
-                                dtype=torch.half,
-                                device=self.results_device,
-                            )
-                        # in place, in nnU-Net's order and precision
-                        logits *= gaussian
-                        buffer[(..., *place)] += logits
-                        weights[(..., *place)] += gaussian
-                        progress()
+            for row in rows:
+                for column in columns:
+                    place = (slice(row, row + height), slice(column, column + width))
+                    tile = image[(slice(None), slice(start, start + depth), *place)]
+                    inside, of_tile = band.overlap(row, height, place[1])
+                    # in place, in nnU-Net's order and precision
+                    for member, logits in enumerate(self._predict(predict, tile)):
+                        logits *= gaussian  # noqa: PLW2901
+                        band.buffer[member][inside] += logits[:, :, of_tile]
+                    weights[inside[1:]] += gaussian[:, of_tile]
+                    progress()
             final = depth if number + 1 == len(starts) else starts[number + 1] - start
-            if buffer is None or final == 0:
-                continue
-            yield Slab(start, _divide(buffer[:, :, :final], weights[:final]))
-            _advance(buffer, final, dim=2)
+            yield from band.final_rows(start, final, weights)
+            band.advance(final)
             _advance(weights, final, dim=0)
 
-    def _weights(self) -> Tensor | float:
+    def _gaussian(self) -> Tensor:
         if not self.use_gaussian:
-            return 1.0
-        gaussian = compute_gaussian(
+            return torch.ones(self._patch_3d(), dtype=torch.half, device=self.results_device)
+        gaussian: Tensor = compute_gaussian(
             tuple(self.patch_size),
             sigma_scale=1.0 / 8,
             value_scaling_factor=10,
             device=self.results_device,
         )
-        return gaussian if len(self.patch_size) == 3 else gaussian[None]
+        return gaussian.reshape(self._patch_3d())
 
-    def _predict(self, predict: PredictTile, tile: Tensor) -> Tensor:
-        """Logits of one tile (members, classes, depth, height, width) on the device of results."""
+    def _predict(self, predict: PredictTile, tile: Tensor) -> Iterator[Tensor]:
+        """Logits (channels, depth, height, width) of each member on the device of results."""
         if len(self.patch_size) == 2:
             tile = tile[:, 0]
-        tile = tile[None].contiguous().to(self.device)
-        logits = predict(tile).to(self.results_device)
-        return logits if len(self.patch_size) == 3 else logits[:, :, None]
+        for logits in predict(tile[None].contiguous().to(self.device)):
+            there = logits.to(self.results_device)
+            yield there if len(self.patch_size) == 3 else there[:, None]
 
 
-def _divide(buffer: Tensor, weights: Tensor) -> Tensor:
-    logits = buffer / weights
-    if not torch.isfinite(logits).all():
-        raise CaseError(
-            "The network's output is infinite or not a number. Check the image for infinite or missing intensities; if "
-            "it is sound, the network did not train well."
-        )
-    return logits
+@dataclass(frozen=True)
+class _Band:
+    """Some rows of the second axis of the padded image, and the logits that tiles add to.
+
+    Attributes:
+        low: first row.
+        high: row after the last.
+        buffer: sums of weighted logits, for as many rows of the first axis as a tile has.
+    """
+
+    low: int
+    high: int
+    buffer: Float[Tensor, "members channels depth height width"]
+
+    def overlap(
+        self, row: int, height: int, columns: slice
+    ) -> tuple[tuple[slice, slice, slice, slice], slice]:
+        """Which part of the buffer a tile adds to, and which rows of the tile these are."""
+        first, stop = max(row, self.low), min(row + height, self.high)
+        inside = (slice(None), slice(None), slice(first - self.low, stop - self.low), columns)
+        return inside, slice(first - row, stop - row)
+
+    def final_rows(
+        self, start: int, count: int, weights: Float[Tensor, "depth height width"]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The first rows of the buffer, divided by their weights in place, in bounded pieces."""
+        members, channels, _, height, width = self.buffer.shape
+        step = max(1, _PIECE_ELEMENTS // (members * channels * height * width))
+        for first in range(0, count, step):
+            stop = min(first + step, count)
+            logits = self.buffer[:, :, first:stop]
+            logits /= weights[first:stop]
+            if not torch.isfinite(logits).all():
+                raise CaseError(
+                    "The network's output is infinite or not a number. Check the image for "
+                    "infinite or missing intensities; if it is sound, the network did not train "
+                    "well."
+                )
+            yield start + first, logits
+
+    def advance(self, rows: int) -> None:
+        """Drop the first rows and make room for as many new ones."""
+        _advance(self.buffer, rows, dim=2)
+
+
+def _bands(start: int, stop: int, number: int) -> list[tuple[int, int]]:
+    """Cut a range into so many ranges of nearly equal length."""
+    edges = [start + (stop - start) * n // number for n in range(number + 1)]
+    return [(low, high) for low, high in pairwise(edges) if low < high]
 
 
 def _advance(buffer: Tensor, rows: int, *, dim: int) -> None:
-    """Drop the first rows of a buffer and make room for as many new ones."""
-    kept = buffer.shape[dim] - rows
-    if kept:
-        buffer.narrow(dim, 0, kept).copy_(buffer.narrow(dim, rows, kept).clone())
-    buffer.narrow(dim, kept, rows).zero_()
+    """Move a buffer's rows towards its front, some at a time, so that no copy of it is needed."""
+    size = buffer.shape[dim]
+    for first in range(0, size - rows, rows) if rows else ():
+        count = min(rows, size - rows - first)
+        buffer.narrow(dim, first, count).copy_(buffer.narrow(dim, first + rows, count))
+    buffer.narrow(dim, size - rows, rows).zero_()

@@ -1,34 +1,36 @@
 """The tables of a run, always made anew from the records of its cases.
 
-Parts that several machines predicted into one folder, a resumed run and a rerun therefore give the same tables. Floats are
-written in full precision; what is undefined is an empty field.
+Parts that several machines predicted into one folder, a resumed run and a rerun therefore give the
+same tables. Floats are written in full precision; what is undefined is an empty field.
 """
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.inference.writing import replace_whole, write_json
+from nnunetv2_le.inference.whole_files import replace_whole, write_json
 
 CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
 FAILED_ENDING = ".failed"
 
 
 def write_tables(folder: Path, description: dict[str, Any]) -> None:
-    """Write ``uncertainty.csv``, its label and component tables, ``uncertainty.json`` and ``failed.csv``.
+    """Write ``uncertainty.csv``, its sister tables, ``uncertainty.json`` and ``failed.csv``.
 
-    Another process may finish its part at the same moment: the tables are made again until no record came in meanwhile.
+    Another process may finish its part at the same moment: the tables are made again until no
+    record came in meanwhile.
 
     Args:
         folder: OUT.
         description: what ``uncertainty.json`` says of columns, settings and versions.
     """
-    write_json(folder / "uncertainty.json", description)
-    seen: set[Path] | None = None
-    while seen != (now := set((folder / "cases").glob("*"))):
+    write_json(folder / "uncertainty.json", description, output=folder)
+    seen: list[Path] | None = None
+    while seen != (now := _files(folder, "")):
         seen = now
         records = read_records(folder)
         for name, rows in {
@@ -38,22 +40,20 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
                 row for record in records for row in _component_rows(record)
             ],
         }.items():
-            _write_csv(folder / name, rows)
+            _write_csv(folder / name, rows, output=folder)
         _write_failed(folder)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records of all finished cases, by name."""
-    files = sorted((folder / "cases").glob("*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    texts = _read_all(_files(folder, ".json"))
+    return [json.loads(text) for text in texts.values()]
 
 
 def note_failure(folder: Path, case: str, reason: str) -> None:
     """Remember why a case failed; a later success removes the note."""
     path = folder / "cases" / f"{case}{FAILED_ENDING}"
-    replace_whole(
-        path, lambda part: part.write_text(reason, encoding="utf-8"), ending=FAILED_ENDING
-    )
+    replace_whole(path, lambda part: part.write_text(reason, encoding="utf-8"), output=folder)
 
 
 def forget_failure(folder: Path, case: str) -> None:
@@ -61,14 +61,29 @@ def forget_failure(folder: Path, case: str) -> None:
     (folder / "cases" / f"{case}{FAILED_ENDING}").unlink(missing_ok=True)
 
 
+def _files(folder: Path, ending: str) -> list[Path]:
+    """Files of cases by name, without those that are being written."""
+    files = (folder / "cases").glob(f"*{ending}")
+    return sorted(path for path in files if not path.name.startswith("."))
+
+
+def _read_all(files: Iterable[Path]) -> dict[Path, str]:
+    """Text of files; another run may take one away at any time."""
+    texts = {}
+    for path in files:
+        with suppress(FileNotFoundError):
+            texts[path] = path.read_text(encoding="utf-8")
+    return texts
+
+
 def _write_failed(folder: Path) -> None:
-    notes = sorted((folder / "cases").glob(f"*{FAILED_ENDING}"))
+    notes = _read_all(_files(folder, FAILED_ENDING))
     rows = [
-        {"case": path.name[: -len(FAILED_ENDING)], "reason": path.read_text(encoding="utf-8")}
-        for path in notes
+        {"case": path.name[: -len(FAILED_ENDING)], "reason": reason}
+        for path, reason in notes.items()
     ]
     if rows:
-        _write_csv(folder / "failed.csv", rows)
+        _write_csv(folder / "failed.csv", rows, output=folder)
     else:
         (folder / "failed.csv").unlink(missing_ok=True)
 
@@ -87,13 +102,15 @@ def _label_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _component_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
     for component in record["components"]:
-        centre = dict(zip(("centre_z", "centre_y", "centre_x"), component["centre_voxels"], strict=True))
+        z, y, x = component["centre_voxels"]
         yield {
             "case": record["case"],
             "label": _label_value(record["label_values"][component["label"]]),
             "label_name": component["label"],
             "component": component["component"],
-            **centre,
+            "centre_z": z,
+            "centre_y": y,
+            "centre_x": x,
             "volume_ml": component["volume_ml"],
             **component["scores"],
         }
@@ -104,7 +121,7 @@ def _label_value(value: int | list[int]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]], *, output: Path) -> None:
     """Columns are those of the first row, then those that only later rows have."""
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
     text = io.StringIO()
@@ -112,6 +129,5 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: "" if value is None else value for name, value in row.items()})
-    replace_whole(
-        path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"), ending=".csv"
-    )
+    content = text.getvalue()
+    replace_whole(path, lambda part: part.write_text(content, encoding="utf-8"), output=output)

@@ -1,13 +1,13 @@
-"""Writing a case: segmentation, probabilities, voxel maps and its scores. Files appear whole or not at all.
+"""Writing a case: segmentation, probabilities, voxel maps and its scores.
 
-Everything is written under a temporary name in the same folder tree and renamed when it is complete; ``cases/CASE.json`` comes
-last, so that its presence means that the case is done.
+Files appear whole or not at all: everything is written under a hidden name in ``OUT/cases`` (where
+no command of nnU-Net looks) and renamed when it is complete. ``cases/CASE.json`` comes last, so
+that its presence means that the case is done.
 """
 
 import json
-import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record
 from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.inference.tables import forget_failure
+from nnunetv2_le.inference.whole_files import replace_whole, write_json
+from nnunetv2_le.types import MemberPlan
 
-_MAP_COMPRESSION = 1  # float maps hardly compress; higher levels of gzip cost seconds and save a few percent
+# Float maps hardly compress: higher levels of gzip cost seconds and save a few percent.
+_MAP_COMPRESSION = 1
 
 
 class CaseWriter:
@@ -32,17 +36,32 @@ class CaseWriter:
         folder: OUT.
         model: decides file ending and how nnU-Net writes segmentations.
         settings: decides which files there are.
+        plan: the members of the run.
     """
 
-    def __init__(self, folder: Path, model: Model, settings: PredictionSettings) -> None:
+    def __init__(
+        self, folder: Path, model: Model, settings: PredictionSettings, plan: MemberPlan
+    ) -> None:
         self.folder = folder
         self.model = model
         self.settings = settings
+        self.plan = plan
         self.ending: str = model.dataset_json["file_ending"]
 
     def is_done(self, case: str) -> bool:
-        """Whether an earlier run wrote all that this one would write."""
-        return all(path.is_file() for path in self.files(case))
+        """Whether an earlier run wrote all that this one would write, with the same members."""
+        if not all(path.is_file() for path in self.files(case)):
+            return False
+        try:
+            record = json.loads(self.record_file(case).read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return all(record.get(name) == value for name, value in self._settings_record().items())
+
+    def forget(self, case: str) -> None:
+        """From now on the case is neither done nor failed."""
+        self.record_file(case).unlink(missing_ok=True)
+        forget_failure(self.folder, case)
 
     def files(self, case: str) -> list[Path]:
         """The files of a case, in the order in which they are written."""
@@ -50,11 +69,26 @@ class CaseWriter:
         if self.settings.save_probabilities:
             files += [self.folder / f"{case}.npz", self.folder / f"{case}.pkl"]
         files += [self._map_file(case, name) for name in self.settings.maps]
+        if self.settings.save_heads:
+            for folder, _ in self._head_folders():
+                files += [folder / f"{case}.npz", folder / f"{case}.pkl"]
         return [*files, self.record_file(case)]
 
     def record_file(self, case: str) -> Path:
         """The file whose presence means that the case is done."""
         return self.folder / "cases" / f"{case}.json"
+
+    def open_folders(self) -> None:
+        """Make OUT with its folders, and the files that nnU-Net puts beside segmentations."""
+        for part in (self.folder, self.folder / "cases", self.folder / "uncertainty"):
+            part.mkdir(parents=True, exist_ok=True)
+        folders = [self.folder]
+        if self.settings.save_heads:
+            folders += [folder for folder, _ in self._head_folders()]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "dataset.json", self.model.dataset_json, output=self.folder)
+            write_json(folder / "plans.json", self.model.plans.plans, output=self.folder)
 
     def write(self, prediction: CasePrediction) -> None:
         """Write all files of a case.
@@ -66,44 +100,48 @@ class CaseWriter:
             self._write(prediction)
         except OSError as error:
             raise OutputError(
-                f"The results of {prediction.case} cannot be written to {self.folder} ({error.strerror or error}). Free "
-                f"space or choose another folder, then go on with --continue_prediction."
+                f"The results of {prediction.case} cannot be written to {self.folder} "
+                f"({error.strerror or error}). Free space or choose another folder, then go on "
+                "with --continue_prediction."
             ) from error
 
     def _write(self, prediction: CasePrediction) -> None:
         case, settings = prediction.case, self.settings
-        self.record_file(case).unlink(missing_ok=True)
         writer = self.model.plans.image_reader_writer_class()
         segmentation = prediction.segmentation()
         replace_whole(
             self.folder / f"{case}{self.ending}",
             lambda path: writer.write_seg(segmentation, str(path), prediction.properties),
-            ending=self.ending,
+            output=self.folder,
         )
         del segmentation
         if settings.save_probabilities:
             self._write_probabilities(self.folder, prediction, None)
         for name in settings.maps:
-            write_map(self._map_file(case, name), prediction.voxel_map(name), prediction.properties)
+            values = prediction.voxel_map(name)
+            target = self._map_file(case, name)
+            write_map(target, values, prediction.properties, output=self.folder)
         if settings.save_heads:
             self._write_heads(prediction)
-        record = case_record(prediction, skip_heads=settings.skip_heads, fusion=settings.fusion)
-        write_json(self.record_file(case), record)
+        record = case_record(prediction) | self._settings_record()
+        write_json(self.record_file(case), record, output=self.folder)
 
     def _write_heads(self, prediction: CasePrediction) -> None:
-        """A folder a head in nnU-Net's own layout, so that nnUNetv2_ensemble can combine any of them."""
+        """A folder a head in nnU-Net's own layout: nnUNetv2_ensemble can combine any of them."""
         members = prediction.accumulated.member_logits
-        for family in prediction.plan.families:
-            if family.name != "heads" or members is None:
-                continue
-            for position, number in enumerate(prediction.plan.numbers(family)):
-                folder = self.folder / "heads" / f"head_{position:02d}"
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in ("dataset.json", "plans.json"):
-                    content = self.model.dataset_json if name[0] == "d" else self.model.plans.plans
-                    if not (folder / name).is_file():
-                        write_json(folder / name, content)
-                self._write_probabilities(folder, prediction, members[number])
+        if members is None:
+            return
+        for folder, number in self._head_folders():
+            self._write_probabilities(folder, prediction, members[number])
+
+    def _head_folders(self) -> list[tuple[Path, int]]:
+        """The folder of each head, and the head's number among the members."""
+        return [
+            (self.folder / "heads" / f"head_{position:02d}", number)
+            for family in self.plan.families
+            if family.name == "heads"
+            for position, number in enumerate(self.plan.numbers(family))
+        ]
 
     def _write_probabilities(
         self, folder: Path, prediction: CasePrediction, logits: np.ndarray | None
@@ -113,46 +151,28 @@ class CaseWriter:
         replace_whole(
             folder / f"{prediction.case}.npz",
             lambda path: np.savez_compressed(path, probabilities=probabilities),
-            ending=".npz",
+            output=self.folder,
         )
         replace_whole(
             folder / f"{prediction.case}.pkl",
             lambda path: path.write_bytes(pickle.dumps(prediction.properties)),
-            ending=".pkl",
+            output=self.folder,
         )
+
+    def _settings_record(self) -> dict[str, Any]:
+        """What the scores of a case depend on, apart from the model and the image."""
+        return {
+            "fusion": self.settings.fusion,
+            "skip_heads": self.settings.skip_heads,
+            "members": {family.name: list(family.members) for family in self.plan.families},
+        }
 
     def _map_file(self, case: str, name: str) -> Path:
         return self.folder / "uncertainty" / f"{case}_{name}.nii.gz"
 
 
-def replace_whole(target: Path, write: Callable[[Path], Any], *, ending: str) -> None:
-    """Write a file under a hidden name beside its own, then rename it: it is there whole or not at all.
-
-    Args:
-        target: the file.
-        write: writes to the path that it is given.
-        ending: file ending that ``write`` needs to see.
-    """
-    hidden = target.parent / f".{target.name[: -len(ending)]}.{os.getpid()}.part{ending}"
-    try:
-        write(hidden)
-        if not hidden.is_file():
-            raise OSError(f"nothing was written to {hidden}")
-        os.replace(hidden, target)
-    except RuntimeError as error:  # SimpleITK's way to report a failed write
-        raise OSError(_last_line(error)) from error
-    finally:
-        hidden.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all."""
-    text = json.dumps(content, indent=2, allow_nan=False)
-    replace_whole(path, lambda part: part.write_text(text, encoding="utf-8"), ending=".json")
-
-
 def write_map(
-    path: Path, values: Float[np.ndarray, "z y x"], properties: dict[str, Any]
+    path: Path, values: Float[np.ndarray, "z y x"], properties: dict[str, Any], *, output: Path
 ) -> None:
     """Write a voxel map as float32 NIfTI with the geometry of the image.
 
@@ -160,17 +180,18 @@ def write_map(
         path: a ``.nii.gz`` file.
         values: the map on the image's grid, axes as nnU-Net's reader gave them.
         properties: what nnU-Net's reader noted of the image.
+        output: OUT.
     """
     values = np.ascontiguousarray(values, dtype=np.float32)
     if "nibabel_stuff" in properties:
         image = _nibabel_image(values, properties["nibabel_stuff"])
-        replace_whole(path, lambda part: nibabel.save(image, part), ending=".nii.gz")
+        replace_whole(path, lambda part: nibabel.save(image, part), output=output)
         return
     picture = _sitk_image(values, properties)
     replace_whole(
         path,
         lambda part: sitk.WriteImage(picture, str(part), True, _MAP_COMPRESSION),
-        ending=".nii.gz",
+        output=output,
     )
 
 
@@ -185,7 +206,8 @@ def _sitk_image(values: np.ndarray, properties: dict[str, Any]) -> sitk.Image:
     image.SetSpacing(geometry["spacing"])
     image.SetOrigin(geometry["origin"])
     image.SetDirection(geometry["direction"])
-    return image
+    orientation = geometry.get("original_orientation")  # nnU-Net's reorienting reader turned it
+    return image if orientation is None else sitk.DICOMOrient(image, orientation)
 
 
 def _nibabel_image(values: np.ndarray, geometry: dict[str, Any]) -> nibabel.Nifti1Image:
@@ -203,8 +225,3 @@ def _nibabel_image(values: np.ndarray, geometry: dict[str, Any]) -> nibabel.Nift
 
 def _reversed(values: Sequence[float]) -> list[float]:
     return list(values)[::-1]
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__

@@ -6,6 +6,8 @@ lies, and only what the grid keeps is moved to the CPU. The result does not depe
 was cut into slabs or pieces, to the last bit.
 """
 
+from typing import get_args
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -41,7 +43,7 @@ class Accumulator:
         fusion: how the fused members become one prediction: ``mean`` probability; ``majority`` of
             their votes (a tie goes to the class with the higher mean probability); ``staple`` over
             the whole volume, which keeps every member's decisions until the end; ``last`` fused
-            member alone.
+            member alone; ``nnunet``, the mean of logits, as nnU-Net averages folds.
         keep_members: keep float16 logits of every family member.
 
     Raises:
@@ -60,28 +62,38 @@ class Accumulator:
         _check(plan, shape, fusion)
         self._plan, self._labels, self._fusion = plan, labels, fusion
         self._shape = shape
-        self._done = 0
+        self._column, self._height, self._done = 0, 0, 0  # the band that is being filled
         self._fused = list(plan.fused[-1:] if fusion == "last" else plan.fused)
         numbers = plan.num_family_members + 1  # and the fused prediction
         self._counts = torch.zeros((len(labels.names), numbers, numbers), dtype=torch.int64)
         channels, voxels = labels.num_channels, int(np.prod(shape))
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
-        self._masks = torch.empty((len(labels.names), voxels), dtype=torch.bool)
+        self._decided = self._room_for_decisions(1, voxels)[0]
         self._maps = {name: torch.empty(voxels) for name in _map_names(plan)}
         self._member_logits = (
             torch.empty((plan.num_family_members, channels, voxels), dtype=torch.float16)
             if keep_members
             else None
         )
-        self._decisions = self._room_for_decisions(voxels) if fusion == "staple" else None
+        self._decisions = (
+            self._room_for_decisions(plan.num_members, voxels) if fusion == "staple" else None
+        )
 
     @torch.inference_mode()
-    def add(self, start: int, logits: Float[Tensor, "members channels depth height width"]) -> None:
+    def add(
+        self,
+        start: int,
+        logits: Float[Tensor, "members channels depth height width"],
+        *,
+        column: int = 0,
+    ) -> None:
         """Take in the next slab.
 
         Args:
             start: its first row along the grid's first axis; slabs come in order and do not
                 overlap.
+            column: its first row along the second axis. Slabs that do not span this axis fill it
+                band by band: all rows of a band, then the band that follows.
             logits: final logits of all members in the order of the plan, float16 or float32, on any
                 device. Rows that are not one block of memory for each member and channel are copied
                 once.
@@ -89,16 +101,13 @@ class Accumulator:
         Raises:
             CaseError: the slab does not follow the one before, or has the wrong shape.
         """
-        self._check_slab(start, logits)
-        row = self._shape[1] * self._shape[2]
-        rows = logits.flatten(2)
-        on_cpu = logits.device.type == "cpu"
-        budget = _PIECE_ELEMENTS_CPU if on_cpu else _PIECE_ELEMENTS_GPU
-        step = max(1, budget // (rows.shape[0] * rows.shape[1]))
-        for first in range(0, rows.shape[2], step):
-            piece = rows[:, :, first : first + step]
-            offset = start * row + first
-            self._add_piece(slice(offset, offset + piece.shape[2]), piece)
+        self._check_slab(start, column, logits)
+        _, height, width = self._shape
+        spans = logits.shape[3] == height
+        blocks = [logits] if spans else list(torch.split(logits, 1, dim=2))
+        for number, block in enumerate(blocks):
+            self._add_block(((start + number) * height + column) * width, block.flatten(2))
+        self._column, self._height = column, logits.shape[3]
         self._done = start + logits.shape[2]
 
     @torch.inference_mode()
@@ -108,10 +117,11 @@ class Accumulator:
         Raises:
             CaseError: slabs did not cover the grid.
         """
-        if self._done != self._shape[0]:
+        if self._done != self._shape[0] or self._column + self._height != self._shape[1]:
             raise CaseError(
                 f"expected logits for rows 0 to {self._shape[0]} of the grid, "
-                f"got rows 0 to {self._done}; add the missing slabs before asking for the result"
+                f"got rows 0 to {self._done} (columns 0 to {self._column + self._height} of "
+                f"{self._shape[1]}); add the missing slabs before asking for the result"
             )
         if self._decisions is not None:
             self._finish_staple(self._decisions)
@@ -123,7 +133,7 @@ class Accumulator:
             )
         return Accumulated(
             fused_logits=self._logits.numpy().reshape(-1, *self._shape),
-            fused_masks=self._masks.numpy().reshape(-1, *self._shape),
+            decisions=self._decided.reshape(*self._decided.shape[:-1], *self._shape).numpy(),
             maps={name: values.view(self._shape).numpy() for name, values in self._maps.items()},
             counts=OverlapCounts(
                 pairs=np.ascontiguousarray(counts[:, :-1, :-1]),
@@ -132,6 +142,15 @@ class Accumulator:
             ),
             member_logits=members,
         )
+
+    def _add_block(self, offset: int, rows: Float[Tensor, "members channels voxels"]) -> None:
+        """Take in voxels that follow each other on the grid."""
+        budget = _PIECE_ELEMENTS_CPU if rows.device.type == "cpu" else _PIECE_ELEMENTS_GPU
+        step = max(1, budget // (rows.shape[0] * rows.shape[1]))
+        for first in range(0, rows.shape[2], step):
+            piece = rows[:, :, first : first + step]
+            begin = offset + first
+            self._add_piece(slice(begin, begin + piece.shape[2]), piece)
 
     def _add_piece(self, where: slice, raw: Float[Tensor, "members channels voxels"]) -> None:
         has_regions = self._labels.has_regions
@@ -165,7 +184,7 @@ class Accumulator:
         """Keep the fused prediction, and how the family members' decisions compare with it."""
         num_labels = len(self._labels.names)
         self._logits[:, where].copy_(fused.logits)
-        self._masks[:, where] = label_masks(fused.decisions.cpu(), num_labels=num_labels)
+        self._decided[..., where].copy_(fused.decisions)
         entropy = entropy_nats(fused.probability, has_regions=self._labels.has_regions)
         self._keep("entropy", where, entropy)
         for family in self._plan.families:
@@ -197,32 +216,38 @@ class Accumulator:
             )
             self._compare(where, family[..., where], voxels)
 
-    def _room_for_decisions(self, voxels: int) -> Tensor:
+    def _room_for_decisions(self, members: int, voxels: int) -> Tensor:
+        channels = self._labels.num_channels
         if self._labels.has_regions:
-            shape = (self._plan.num_members, self._labels.num_channels, voxels)
-            return torch.empty(shape, dtype=torch.bool)
-        dtype = label_dtype(self._labels.num_channels)
-        return torch.empty((self._plan.num_members, voxels), dtype=dtype)
+            return torch.empty((members, channels, voxels), dtype=torch.bool)
+        return torch.empty((members, voxels), dtype=label_dtype(channels))
 
-    def _check_slab(self, start: int, logits: Tensor) -> None:
-        expected = (self._plan.num_members, self._labels.num_channels, *self._shape[1:])
+    def _check_slab(self, start: int, column: int, logits: Tensor) -> None:
+        rows, columns, width = self._shape
+        expected = (self._plan.num_members, self._labels.num_channels, columns, width)
         came = (*logits.shape[:2], *logits.shape[3:])
-        if came != expected:
+        if (came[:2], came[3]) != (expected[:2], width) or column + came[2] > columns:
             raise CaseError(
                 f"expected a slab of {expected} (members, channels, height, width), got {came}; "
                 "give the logits of every member of the plan on the accumulator's grid"
             )
-        if start != self._done or start + logits.shape[2] > self._shape[0]:
+        follows = start == self._done
+        if column != self._column:
+            is_full = self._done == rows and column == self._column + self._height
+            follows = is_full and start == 0
+        elif self._height not in (0, logits.shape[3]):
+            follows = False
+        if not follows or start + logits.shape[2] > rows:
             raise CaseError(
-                f"expected a slab from row {self._done} that ends by row {self._shape[0]}, "
+                f"expected a slab from row {self._done} that ends by row {rows}, "
                 f"got rows {start} to {start + logits.shape[2]}; add slabs in order, each row once"
             )
 
 
 def _check(plan: MemberPlan, shape: tuple[int, int, int], fusion: str) -> None:
-    if fusion not in ("mean", "majority", "staple", "last"):
+    if fusion not in get_args(Fusion):
         raise SettingError(
-            f"expected fusion mean, majority, staple or last, got {fusion!r}; choose one of these"
+            f"expected fusion {', '.join(get_args(Fusion))}, got {fusion!r}; choose one of these"
         )
     if not plan.fused or not all(0 <= number < plan.num_members for number in plan.fused):
         raise SettingError(

@@ -35,8 +35,8 @@ def component_scores(
     }
     return tuple(
         component
-        for name, mask in zip(labels.names, accumulated.fused_masks, strict=True)
-        for component in _of_label(name, mask, maps, voxel_volume_ml)
+        for number, name in enumerate(labels.names)
+        for component in _of_label(name, accumulated.fused_mask(number), maps, voxel_volume_ml)
     )
 
 

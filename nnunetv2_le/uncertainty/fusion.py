@@ -1,4 +1,4 @@
-"""How members become one prediction: mean, majority vote, the last member alone, or STAPLE.
+"""How members become one prediction: mean, majority vote, last member alone, or STAPLE.
 
 Every rule gives logits, the probability that they stand for, and the decision at each voxel; the
 decision is the one that the logits make (highest class, regions above 0), so that whoever resamples
@@ -57,18 +57,21 @@ def fuse(
     Args:
         logits: logits of the members that are fused.
         probability: their probabilities.
-        rule: ``mean``, ``majority`` or ``last``; ``staple`` looks at whole volumes, see
-            :func:`staple_logits`.
+        rule: ``mean``, ``majority``, ``last`` or ``nnunet`` (mean of logits, as nnU-Net averages
+            folds); ``staple`` looks at whole volumes, see :func:`staple_logits`.
         has_regions: whether channels are overlapping regions.
 
     Raises:
         ValueError: the rule does not work voxel by voxel.
     """
     if rule == "staple":
-        raise ValueError("expected a voxelwise rule (mean, majority, last), got 'staple'")
+        raise ValueError("expected a voxelwise rule (mean, majority, last, nnunet), got 'staple'")
     if rule == "majority":
         return _majority(logits, probability, has_regions)
-    if rule == "last" or len(logits) == 1:
+    if rule == "nnunet" and len(logits) > 1:
+        logits = mean_over(logits, 0).unsqueeze(0)
+        probability = probabilities(logits, has_regions=has_regions)
+    if rule in ("last", "nnunet") or len(logits) == 1:
         decisions = decide(logits[-1:], has_regions=has_regions)[0]
         return FusedVoxels(logits[-1], probability[-1], decisions)
     return _mean(logits, probability, has_regions)

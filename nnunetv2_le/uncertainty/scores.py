@@ -78,7 +78,7 @@ def score_case(
         agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
     sums = {name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan)}
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
-    union = np.asarray(accumulated.fused_masks.any(axis=0))
+    union = accumulated.fused_foreground
     scores = {
         **{name: float(values.mean()) for name, values in agreements.items()},
         **_aggregates(sums, union),
@@ -88,7 +88,7 @@ def score_case(
     per_label = {
         name: {
             **{column: float(values[number]) for column, values in agreements.items()},
-            **_aggregates(sums, accumulated.fused_masks[number]),
+            **_aggregates(sums, accumulated.fused_mask(number)),
             "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
             "volume_std_ml": float(sizes[number].std()),
         }
