@@ -90,18 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--val_best", action="store_true", help="Validate with checkpoint_best.")
     add("--disable_checkpointing", action="store_true", help="Write no checkpoints.")
     add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="Default: %(default)s")
-    group = parser.add_argument_group("beyond nnUNetv2_train (one GPU or CPU)")
-    group.add_argument("-num_epochs", type=int, help="Default: the trainer's own.")
-    group.add_argument("-num_iterations_per_epoch", type=int, help="Default: the trainer's own.")
-    group.add_argument(
-        "-num_val_iterations_per_epoch", type=int, help="Default: the trainer's own."
-    )
-    group.add_argument(
-        "-seed",
-        type=int,
-        help="Seed of torch, NumPy and random. nnU-Net's augmentation runs in processes that stay "
-        "random, so that two trainings still differ; with nnUNet_n_proc_DA=0 it runs in this one.",
-    )
+    _add_own_arguments(parser)
     return parser
 
 
@@ -162,6 +151,22 @@ def run(request: TrainRequest) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    """What nnUNetv2_train lacks."""
+    group = parser.add_argument_group("beyond nnUNetv2_train (one GPU or CPU)")
+    group.add_argument("-num_epochs", type=int, help="Default: the trainer's own.")
+    group.add_argument("-num_iterations_per_epoch", type=int, help="Default: the trainer's own.")
+    group.add_argument(
+        "-num_val_iterations_per_epoch", type=int, help="Default: the trainer's own."
+    )
+    group.add_argument(
+        "-seed",
+        type=int,
+        help="Seed of torch, NumPy and random. nnU-Net's augmentation runs in processes that stay "
+        "random, so that two trainings still differ; with nnUNet_n_proc_DA=0 it runs in this one.",
+    )
 
 
 def _require_possible(request: TrainRequest) -> None:
