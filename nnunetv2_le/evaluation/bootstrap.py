@@ -89,17 +89,11 @@ def failure_detection_draws(
         counts: how often each case is drawn.
 
     Returns:
-        ``aurc``, ``excess_aurc``, ``augrc``, and ``spearman_risk`` (of the confidence with the
-        risk).
+        ``aurc``, ``excess_aurc`` and ``augrc`` of each sample.
     """
-    by_score = _groups(risks, -confidences, counts)
-    aurc = grouped_aurc(*by_score)
-    return {
-        "aurc": aurc,
-        "excess_aurc": aurc - grouped_aurc(*_groups(risks, risks, counts)),
-        "augrc": grouped_augrc(*by_score),
-        "spearman_risk": _spearman(confidences, risks, counts),
-    }
+    aurc, augrc = _areas(risks, -confidences, counts)
+    best, _ = _areas(risks, risks, counts)
+    return {"aurc": aurc, "excess_aurc": aurc - best, "augrc": augrc}
 
 
 def percentile_interval(draws: Float[np.ndarray, "draws"], *, level: float = 0.95) -> Interval:
@@ -137,6 +131,28 @@ def paired_difference(
     return PairedDifference(value_a - value_b, percentile_interval(differences), p_value)
 
 
+def _areas(
+    risks: np.ndarray, keys: np.ndarray, counts: np.ndarray
+) -> tuple[Float[np.ndarray, "draws"], Float[np.ndarray, "draws"]]:
+    """AURC and AUGRC of each sample, cases in the order of ``keys``."""
+    num_cases = len(risks)
+    has_ties = keys is not risks and len(np.unique(keys)) < num_cases
+    if num_cases < 2 or has_ties or (counts.sum(axis=1) != num_cases).any():
+        groups = _groups(risks, keys, counts)
+        return grouped_aurc(*groups), grouped_augrc(*groups)
+    # Without ties (cases of one risk need no order among them) a sample is a sorted list of as many
+    # risks as there are cases, and both areas are fixed weighted sums of that list.
+    order = np.argsort(keys, kind="stable")
+    sorted_risks = np.broadcast_to(risks[order], counts.shape)
+    samples = np.repeat(sorted_risks.ravel(), counts[:, order].ravel()).reshape(counts.shape)
+    steps = np.full(num_cases, 1 / num_cases)
+    steps[-1] /= 2  # the trapezoid's ends
+    generalized = np.cumsum(steps[::-1])[::-1] / num_cases
+    steps[0] /= 2
+    selective = np.cumsum((steps / np.arange(1, num_cases + 1))[::-1])[::-1]
+    return samples @ selective, samples @ generalized
+
+
 def _groups(
     risks: np.ndarray, keys: np.ndarray, counts: np.ndarray
 ) -> tuple[Float[np.ndarray, "draws groups"], Float[np.ndarray, "draws groups"]]:
@@ -146,24 +162,3 @@ def _groups(
     drawn = counts[:, order].astype(float)
     sums = np.add.reduceat(drawn * risks[order], starts, axis=1)
     return sums, np.add.reduceat(drawn, starts, axis=1)
-
-
-def _spearman(one: np.ndarray, other: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each sample: the Pearson correlation of mean ranks."""
-    ranks = [_mean_ranks(values, counts) for values in (one, other)]
-    centred = [
-        rank - (counts * rank).sum(axis=1, keepdims=True) / counts.sum(axis=1)[:, None]
-        for rank in ranks
-    ]
-    covariance = (counts * centred[0] * centred[1]).sum(axis=1)
-    variances = [(counts * rank**2).sum(axis=1) for rank in centred]
-    product = variances[0] * variances[1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(product > 1e-9, covariance / np.sqrt(product), np.nan))
-
-
-def _mean_ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    _, group = np.unique(values, return_inverse=True)
-    ones = np.ones(len(values))
-    _, sizes = _groups(ones, values, counts)
-    return np.asarray((np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, group])

@@ -19,7 +19,7 @@ from nnunetv2_le.evaluation.confidence_tables import (
     read_confidence_tables,
 )
 from nnunetv2_le.evaluation.dataset import EvaluationDataset, read_dataset, read_json
-from nnunetv2_le.evaluation.method import MethodSettings, joined, score_table
+from nnunetv2_le.evaluation.method import MethodSettings, joined, score_table, side_by_side
 from nnunetv2_le.evaluation.pool import CalibrationPair, evaluate_cases
 
 logger = logging.getLogger(__name__)
@@ -89,10 +89,11 @@ def evaluate_prediction(
     usable = _usable(evaluated.cases, problems)
     cases, more = joined(_case_frame(usable), tables)
     problems += more
+    labels = _label_frame(usable, tables)
     if extra is not None:
         cases, more = _with_case_table(cases, extra)
         problems += more
-    labels = _label_frame(usable, tables)
+        labels = _with_columns(labels, cases, method)
     scores = () if tables is None else tables.scores
     judged, more = score_table(cases, labels, scores=scores, settings=method)
     problems += more
@@ -129,7 +130,7 @@ def _label_frame(cases: Sequence[CaseMetrics], tables: ConfidenceTables | None) 
     ]
     frame = pd.DataFrame(rows).set_index(["case", "label_name"])
     if tables is not None and tables.labels is not None:
-        frame = frame.join(tables.labels, how="left", rsuffix="_predicted")
+        frame = side_by_side(frame, tables.labels, "predicted")
     return frame.reset_index()
 
 
@@ -161,4 +162,13 @@ def _with_case_table(
         for case in cases.index.difference(extra.index)
     ]
     extra = extra.reindex(cases.index).fillna("unknown")
-    return cases.join(extra, rsuffix="_given"), problems
+    return side_by_side(cases, extra, "given"), problems
+
+
+def _with_columns(
+    labels: pd.DataFrame, cases: pd.DataFrame, method: MethodSettings
+) -> pd.DataFrame:
+    """The domain and patient of each row's case beside its figures."""
+    wanted = [c for c in (method.domain_column, method.patient_column) if c is not None]
+    columns = {column: labels["case"].map(cases[column]) for column in wanted}
+    return labels.assign(**columns)

@@ -13,6 +13,7 @@ Metrics:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -106,9 +107,8 @@ def score_row(cases: pd.DataFrame, score: Score, *, settings: MethodSettings) ->
         "pearson_dice": pearson(values, dice),
         "spearman_mhd": spearman(values, mhd),
         "pearson_mhd": pearson(values, mhd),
-        "spearman_risk": spearman(values, 1 - dice),
-        "pearson_risk": pearson(values, 1 - dice),
     }
+    row |= {"spearman_risk": -row["spearman_dice"], "pearson_risk": -row["pearson_dice"]}
     if not usable.any():
         return row
     confidences = score.confidences(values[usable])
@@ -144,7 +144,13 @@ def joined(
         Problem(str(case), "uncertainty.csv has no row for it")
         for case in figures.index.difference(tables.cases.index)
     ]
-    return figures.join(tables.cases, how="left", rsuffix="_predicted"), problems
+    return side_by_side(figures, tables.cases, "predicted"), problems
+
+
+def side_by_side(table: pd.DataFrame, other: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Columns of both tables for the rows of the first; a column that both have gets ``_NAME``."""
+    twice = {column: f"{column}_{name}" for column in other.columns if column in table.columns}
+    return table.join(other.rename(columns=twice), how="left")
 
 
 def _failure_figures(risks: np.ndarray, confidences: np.ndarray) -> dict[str, float]:
@@ -182,8 +188,6 @@ def _intervals(
     draws = failure_detection_draws(risks, confidences, _counts(cases, settings))
     row: dict[str, float] = {}
     for name, values in draws.items():
-        if name == "spearman_risk":
-            continue  # of the turned score; the table's is of the score as written
         interval = percentile_interval(values)
         row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return row
@@ -191,10 +195,15 @@ def _intervals(
 
 def _counts(cases: pd.DataFrame, settings: MethodSettings) -> np.ndarray:
     column = settings.patient_column
-    patients = None if column is None else [str(patient) for patient in cases[column]]
-    return draw_counts(
-        len(cases), num_draws=settings.num_draws, patients=patients, seed=settings.seed
-    )
+    patients = None if column is None else tuple(str(patient) for patient in cases[column])
+    return _cached_counts(len(cases), settings.num_draws, patients, settings.seed)
+
+
+@lru_cache(maxsize=2)  # scores of one table are judged on the same draws
+def _cached_counts(
+    num_cases: int, num_draws: int, patients: tuple[str, ...] | None, seed: int
+) -> np.ndarray:
+    return draw_counts(num_cases, num_draws=num_draws, patients=patients, seed=seed)
 
 
 def _complaints(

@@ -12,7 +12,6 @@ import SimpleITK as sitk
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.cases import CaseFiles
-from nnunetv2_le.evaluation.correlation import pearson, spearman
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram
 from nnunetv2_le.evaluation.raters import generalized_energy_distance, rater_disagreement
@@ -57,6 +56,9 @@ def rater_figures(
         problems.append(f"its entropy map is left out: {error}")
         entropy = None
     if entropy is not None:
+        # scipy.stats takes longer to import than many cases to evaluate
+        from nnunetv2_le.evaluation.correlation import pearson, spearman  # noqa: PLC0415
+
         disagreement = rater_disagreement(raters).ravel()
         figures["entropy_disagreement_pearson"] = pearson(entropy, disagreement)
         figures["entropy_disagreement_spearman"] = spearman(entropy, disagreement)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -127,8 +127,8 @@ def _lockstep(
             yield slab, np.stack(flat).reshape(header.shape[0], thickness, *header.shape[2:])
 
 
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
-    piece = stream.read(size)
+def _read_exactly(stream: Any, size: int) -> bytes:
+    piece: bytes = stream.read(size)
     if len(piece) != size:
         raise EOFError("the array ends too early")
     return piece

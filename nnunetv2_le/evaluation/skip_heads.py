@@ -18,7 +18,7 @@ References:
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
 
 
+@runtime_checkable
 class HeadProbabilities(Protocol):
     """The heads of one case, shallow to deep."""
 

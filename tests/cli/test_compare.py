@@ -1,0 +1,75 @@
+"""The command compare: tables in three formats, figures, exit codes."""
+
+import json
+
+import pandas as pd
+import pytest
+from evaluation.made_up_predictions import make
+
+from nnunetv2_le.cli import compare
+
+
+def command(folder, *methods, more=()):
+    predictions = [f"{name}={made.out}" for name, made in methods]
+    arguments = ["-ref", str(methods[0][1].references), "-pred", *predictions]
+    options = ["-o", str(folder), "-np", "1", "-num_bootstrap", "20", *more]
+    return compare.main([*arguments, *options])
+
+
+def test_writes_both_tables_in_three_formats_and_figures(tmp_path):
+    one = make(tmp_path / "one", probabilities=True)
+    other = make(tmp_path / "other", num_cases=5, probabilities=True)
+    assert command(tmp_path / "out", ("LE", one), ("DE_5", other)) == 0
+    for table in ("quality", "correlation"):
+        for ending in ("csv", "md", "tex"):
+            assert (tmp_path / "out" / f"{table}.{ending}").stat().st_size
+    quality = pd.read_csv(tmp_path / "out" / "quality.csv")
+    assert (quality["num_cases"] == 5).all()
+    assert set(quality["metric"]) == {"dice", "modified_hausdorff_mm", "nll"}
+    assert "DE\\_5" in (tmp_path / "out" / "quality.tex").read_text()
+    assert "**" in (tmp_path / "out" / "quality.md").read_text()
+    figures = tmp_path / "out" / "figures"
+    assert (figures / "consensus_dice" / "risk_coverage.pdf").is_file()
+    assert (figures / "consensus_dice" / "quality_control_dice_0.7.png").is_file()
+    assert (figures / "reliability.png").is_file()
+    summary = json.loads(
+        (tmp_path / "out" / "summary.json").read_text(), parse_constant=pytest.fail
+    )
+    assert summary["num_common_cases"] == 5
+
+
+def test_stock_method_without_scores_takes_part_in_the_quality_table(tmp_path):
+    one, stock = make(tmp_path / "one"), make(tmp_path / "stock")
+    for name in ("uncertainty.csv", "uncertainty_per_label.csv", "uncertainty.json"):
+        (stock.out / name).unlink()
+    assert command(tmp_path / "out", ("LE", one), ("stock", stock)) == 0
+    assert set(pd.read_csv(tmp_path / "out" / "quality.csv")["method"]) == {"LE", "stock"}
+    assert set(pd.read_csv(tmp_path / "out" / "correlation.csv")["method"]) == {"LE"}
+
+
+def test_two_stock_methods_are_compared_by_quality_alone(tmp_path):
+    methods = [make(tmp_path / name) for name in ("one", "other")]
+    for made in methods:
+        for name in ("uncertainty.csv", "uncertainty_per_label.csv", "uncertainty.json"):
+            (made.out / name).unlink()
+    assert command(tmp_path / "out", ("a", methods[0]), ("b", methods[1])) == 0
+    assert (tmp_path / "out" / "quality.md").is_file()
+    assert not (tmp_path / "out" / "correlation.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (["A=x"], "needs at least two methods"),
+        (["A=x", "A=y"], "names the method 'A' twice"),
+        (["A=x", "y"], "takes NAME=FOLDER, got 'y'"),
+        (["A=x", "b/c=y"], "must not have a slash"),
+        (["A=x", "B=y"], "is needed and cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(tmp_path, capsys, predictions, message):
+    arguments = ["-ref", str(tmp_path), "-o", str(tmp_path / "out"), "-np", "1", "-pred"]
+    assert compare.main([*arguments, *predictions]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,124 @@
+"""The command evaluate: files it writes, exit codes, errors in one line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation.made_up_predictions import make, write
+
+from nnunetv2_le.cli import evaluate
+
+
+def command(made, *more):
+    arguments = ["-ref", str(made.references), "-pred", str(made.out), "-np", "1"]
+    return evaluate.main([*arguments, "-num_bootstrap", "20", *more])
+
+
+def test_writes_tables_summary_and_figures(tmp_path):
+    made = make(tmp_path, num_heads=3, probabilities=True)
+    assert command(made, "-o", str(tmp_path / "results"), "--skip_heads") == 0
+    files = {str(f.relative_to(tmp_path / "results")) for f in (tmp_path / "results").rglob("*.*")}
+    tables = ("cases", "labels", "scores", "problems", "skip_heads", "skip_heads_cases")
+    figures = (
+        "risk_coverage",
+        "quality_control_dice_0.8",
+        "scatter_consensus_dice",
+        "reliability",
+        "skip_heads",
+        "case_case_05",
+        "layer_agreement_case_05",
+    )
+    assert {f"{table}.csv" for table in tables} | {"summary.json"} <= files
+    for ending in ("png", "pdf"):
+        assert {f"figures/{figure}.{ending}" for figure in figures} <= files
+
+
+def test_tables_keep_every_digit_and_leave_undefined_empty(tmp_path):
+    made = make(tmp_path, num_cases=3)
+    write(np.zeros((8, 14, 12)), made.out / "case_00.nii.gz")
+    assert command(made, "--no_figures") == 0
+    lines = (made.out / "evaluation" / "cases.csv").read_text().splitlines()
+    header, first = lines[0].split(","), lines[1].split(",")
+    assert dict(zip(header, first, strict=True))["hd95_mm"] == ""
+    table = pd.read_csv(made.out / "evaluation" / "cases.csv")
+    scores = pd.read_csv(made.out / "uncertainty.csv")
+    assert (table["consensus_dice"] == scores["consensus_dice"]).all()
+
+
+def test_summary_is_strict_json_with_problems_by_name(tmp_path):
+    made = make(tmp_path)
+    (made.references / "case_02.nii.gz").unlink()
+    assert command(made, "--no_figures") == 0
+    text = (made.out / "evaluation" / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)
+    assert summary["num_cases"] == 5
+    assert any(problem["case"] == "case_02" for problem in summary["problems"])
+    assert summary["cases"]["dice"]["num_defined"] == 5
+
+
+def test_problems_are_said_by_name_and_count(tmp_path, capsys):
+    made = make(tmp_path)
+    (made.references / "case_02.nii.gz").unlink()
+    assert command(made, "--no_figures") == 0
+    said = capsys.readouterr()
+    assert "case_02: it was predicted, but has no reference" in said.err
+    assert "5 cases, mean Dice" in said.out
+
+
+def test_nothing_to_evaluate_is_one_line_and_exit_code_1(tmp_path, capsys):
+    made = make(tmp_path, num_cases=1)
+    (made.references / "case_00.nii.gz").unlink()
+    assert command(made) == 1
+    error = capsys.readouterr().err
+    assert "no case has both a prediction and a reference" in error
+    assert error.count("\n") == 1
+
+
+def test_without_distances_there_are_no_columns_of_distances(tmp_path):
+    made = make(tmp_path, num_cases=3)
+    assert command(made, "--no_distances", "--no_figures") == 0
+    assert "hd95_mm" not in pd.read_csv(made.out / "evaluation" / "cases.csv").columns
+
+
+def test_domains_get_rows_of_their_own(tmp_path):
+    made = make(tmp_path)
+    pd.DataFrame({"case": made.cases, "site": list("aaabbb")}).to_csv(
+        tmp_path / "cases.csv", index=False
+    )
+    assert command(made, "-cases", str(tmp_path / "cases.csv"), "-domain", "site") == 0
+    scores = pd.read_csv(made.out / "evaluation" / "scores.csv")
+    assert {"site=a", "site=b"} <= set(scores["subset"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-domain", "site"], "-domain and -patient name columns of -cases"),
+        (["-tolerance_mm", "-1"], "must not be negative"),
+        (["-dice_thresholds", "1.5"], "must lie between 0 and 1"),
+        (["-np", "0"], "-np must be at least 1"),
+        (["-scores", "nonsense"], "no score is called"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(tmp_path, capsys, arguments, message):
+    assert command(make(tmp_path, num_cases=3), *arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+
+
+def test_usage_error_has_exit_code_2(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["-pred", "x"])
+    assert "-ref" in capsys.readouterr().err
+
+
+def test_images_are_the_background_of_case_figures(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    images = tmp_path / "images"
+    images.mkdir()
+    for case in made.cases[:2]:
+        write(np.ones((8, 14, 12)), images / f"{case}_0000.nii.gz")
+    assert command(made, "-i", str(images)) == 0
+    assert (made.out / "evaluation" / "figures" / "case_case_01.png").is_file()
+    assert "No figure of case_02: the image" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""Cases: pairs by name, raters, and what is missing on either side."""
+
+import pytest
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.cases import find_cases
+
+
+def fill(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_missing_cases_are_named_on_either_side(tmp_path):
+    out = fill(tmp_path / "out", "a.png", "b.png")
+    labels = fill(tmp_path / "labels", "b.png", "c.png")
+    cases, problems = find_cases(out, [labels], file_ending=".png")
+    assert [case.case for case in cases] == ["b"]
+    assert {(p.case, p.problem) for p in problems} == {
+        ("a", "it was predicted, but has no reference"),
+        ("c", "it has a reference, but was not predicted"),
+    }
+
+
+def test_several_folders_are_several_raters(tmp_path):
+    out = fill(tmp_path / "out", "a.png", "b.png")
+    raters = [fill(tmp_path / "r0", "a.png", "b.png"), fill(tmp_path / "r1", "a.png")]
+    cases, problems = find_cases(out, raters, file_ending=".png")
+    assert [len(case.references) for case in cases] == [2, 1]
+    assert problems[0].case == "b"
+    assert "no reference in" in problems[0].problem
+
+
+def test_rater_files_of_a_case_are_found(tmp_path):
+    out = fill(tmp_path / "out", "a_s001.png")
+    raters = fill(tmp_path / "raters", *(f"a_s001_r{n}.png" for n in range(4)))
+    cases, problems = find_cases(out, [raters], file_ending=".png")
+    assert [file.name for file in cases[0].references] == [f"a_s001_r{n}.png" for n in range(4)]
+    assert not [p for p in problems if "_r" not in p.case]
+
+
+def test_optional_files_are_found(tmp_path):
+    out = fill(tmp_path / "out", "a.nii.gz", "a.npz", "dataset.json")
+    fill(out / "uncertainty", "a_entropy.nii.gz")
+    (out / "heads").mkdir()
+    for head in range(2):
+        fill(out / "heads" / f"head_{head:02d}", "a.npz")
+    labels = fill(tmp_path / "labels", "a.nii.gz")
+    (case,), problems = find_cases(out, [labels], file_ending=".nii.gz")
+    assert case.probabilities == out / "a.npz"
+    assert case.entropy == out / "uncertainty" / "a_entropy.nii.gz"
+    assert [file.parent.name for file in case.heads] == ["head_00", "head_01"]
+    assert problems == []
+
+
+def test_nothing_in_common_is_an_error_with_counts(tmp_path):
+    out, labels = fill(tmp_path / "out", "a.png"), fill(tmp_path / "labels", "b.png", "c.png")
+    with pytest.raises(InputError, match=r"1 \*\.png files in .*out, 2 cases in"):
+        find_cases(out, [labels], file_ending=".png")
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        find_cases(tmp_path / "nowhere", [tmp_path], file_ending=".png")

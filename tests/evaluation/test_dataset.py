@@ -1,0 +1,60 @@
+"""Data sets: nnU-Net's own label manager and reader, and clear errors."""
+
+import json
+
+import pytest
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.dataset import read_dataset
+
+CLASSES = {"background": 0, "front": 1, "back": 2}
+
+
+def described(folder, **changes):
+    content = {"channel_names": {"0": "MRI"}, "labels": CLASSES, "file_ending": ".nii.gz"}
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_classes_keep_their_names_in_the_order_of_their_values(tmp_path):
+    labels = {"back": 2, "background": 0, "front": 1}
+    dataset = read_dataset(described(tmp_path, labels=labels))
+    assert dataset.labels.names == ("front", "back")
+    assert dataset.labels.values == (1, 2)
+    assert dataset.known_values == (0, 1, 2)
+    assert isinstance(dataset.reader, SimpleITKIO)
+
+
+def test_regions_and_ignore_label(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    dataset = read_dataset(described(tmp_path, labels=labels, regions_class_order=[1, 2]))
+    assert dataset.labels.has_regions
+    assert dataset.labels.names == ("whole", "core")
+    assert dataset.labels.values == ((1, 2), (2,))
+    assert dataset.labels.region_values == (1, 2)
+    assert dataset.ignore_label == 3
+    assert dataset.known_values == (0, 1, 2, 3)
+
+
+def test_png_is_read_by_the_natural_image_reader(tmp_path):
+    dataset = read_dataset(described(tmp_path, file_ending=".png"))
+    assert isinstance(dataset.reader, NaturalImage2DIO)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"dataset\.json is needed and cannot be read"):
+        read_dataset(tmp_path / "dataset.json")
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset\.json is not valid JSON"):
+        read_dataset(tmp_path / "dataset.json")
+
+
+def test_labels_without_background_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no dataset\.json that nnU-Net accepts"):
+        read_dataset(described(tmp_path, labels={"front": 1}))

@@ -1,0 +1,78 @@
+"""Figures of a score: SciPy, the plain functions, and the direction of the score."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from nnunetv2_le.evaluation import failure_detection as fd
+from nnunetv2_le.evaluation.confidence_tables import Score
+from nnunetv2_le.evaluation.method import MethodSettings, score_row, score_table
+
+AGREEMENT = Score("agreement", "higher_is_better")
+UNCERTAINTY = Score("uncertainty", "higher_is_worse")
+SETTINGS = MethodSettings(dice_thresholds=(0.6,), num_draws=200)
+
+
+def made_up(count=30):
+    rng = np.random.default_rng(0)
+    dice = rng.random(count)
+    agreement = dice + rng.normal(size=count) * 0.2
+    return pd.DataFrame(
+        {
+            "dice": dice,
+            "modified_hausdorff_mm": 1 - dice + rng.random(count),
+            "agreement": agreement,
+            "uncertainty": -agreement,
+        },
+        index=[f"c{n}" for n in range(count)],
+    )
+
+
+def test_figures_equal_the_functions_on_arrays():
+    cases = made_up()
+    row = score_row(cases, AGREEMENT, settings=SETTINGS)
+    dice, score = cases["dice"].to_numpy(), cases["agreement"].to_numpy()
+    assert row["spearman_dice"] == pytest.approx(stats.spearmanr(score, dice).statistic)
+    assert row["pearson_dice"] == pytest.approx(stats.pearsonr(score, dice).statistic)
+    mhd = cases["modified_hausdorff_mm"].to_numpy()
+    assert row["spearman_mhd"] == pytest.approx(stats.spearmanr(score, mhd).statistic)
+    assert row["spearman_risk"] == pytest.approx(stats.spearmanr(score, 1 - dice).statistic)
+    assert row["aurc"] == pytest.approx(fd.aurc(1 - dice, score))
+    assert row["augrc"] == pytest.approx(fd.augrc(1 - dice, score))
+    assert row["auroc_dice_below_0.6"] == pytest.approx(roc_auc_score(dice < 0.6, -score))
+    assert row["aurc_low"] < row["aurc"] < row["aurc_high"]
+
+
+def test_direction_turns_the_areas_but_not_the_correlations():
+    cases = made_up()
+    better = score_row(cases, AGREEMENT, settings=SETTINGS)
+    worse = score_row(cases, UNCERTAINTY, settings=SETTINGS)
+    assert worse["spearman_dice"] == pytest.approx(-better["spearman_dice"])
+    for name in ("aurc", "excess_aurc", "augrc", "auroc_dice_below_0.6", "aurc_low"):
+        assert worse[name] == pytest.approx(better[name])
+
+
+def test_undefined_values_are_left_out_and_counted():
+    cases = made_up()
+    cases.loc["c1", "agreement"] = np.nan
+    cases.loc["c2", "dice"] = np.nan
+    row = score_row(cases, AGREEMENT, settings=SETTINGS)
+    assert (row["num_cases"], row["num_without_score"], row["num_without_dice"]) == (28, 1, 1)
+    expected = score_row(cases.drop(["c1", "c2"]), AGREEMENT, settings=SETTINGS)
+    assert row["aurc"] == pytest.approx(expected["aurc"])
+
+
+def test_score_without_any_value_has_no_figures_but_a_complaint():
+    cases = made_up().assign(agreement=np.nan)
+    table, problems = score_table(cases, pd.DataFrame(), scores=[AGREEMENT], settings=SETTINGS)
+    assert table.loc[0, "num_cases"] == 0
+    assert "aurc" not in table.columns
+    assert any("0 cases have it" in problem.problem for problem in problems)
+
+
+def test_without_draws_there_are_no_intervals():
+    row = score_row(made_up(), AGREEMENT, settings=MethodSettings(num_draws=0))
+    assert "aurc_low" not in row
+    assert "aurc" in row

@@ -1,0 +1,111 @@
+"""Skipping heads: closed forms, the plain computation over all heads, and saved files."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation.made_up_predictions import make, softened, two_blobs
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score, log_loss
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.cases import find_cases
+from nnunetv2_le.evaluation.dataset import read_dataset
+from nnunetv2_le.evaluation.skip_heads import (
+    HeadCase,
+    saved_head_cases,
+    skip_heads_per_case,
+    skip_heads_table,
+)
+from nnunetv2_le.types import Labels
+
+LABELS = Labels(("front", "back"), (1, 2))
+SHAPE = (6, 12, 10)
+
+
+def made_up(number=0, heads=4):
+    rng = np.random.default_rng(number)
+    reference = two_blobs(SHAPE, rng).astype(np.int32)
+    levels = [softened(reference, rng, noise=0.5 * (heads - h)) for h in range(heads)]
+    return HeadCase(f"case_{number}", levels, reference)
+
+
+def dice(one, other):
+    return np.mean([f1_score((one == c).ravel(), (other == c).ravel()) for c in (1, 2)])
+
+
+def test_figures_equal_the_plain_computation():
+    case = made_up()
+    table = skip_heads_per_case([case], LABELS).set_index("skipped")
+    segmentations = [head.argmax(axis=0) for head in case.heads]
+    for skipped in range(4):
+        fused = np.mean([h.astype(float) for h in case.heads[skipped:]], axis=0)
+        rows = fused.reshape(3, -1).T
+        expected = log_loss(case.reference.ravel(), rows / rows.sum(axis=1, keepdims=True))
+        assert table.loc[skipped, "nll"] == pytest.approx(expected, abs=1e-6)
+        assert table.loc[skipped, "dice"] == pytest.approx(
+            dice(fused.argmax(axis=0), case.reference)
+        )
+        left = segmentations[skipped:]
+        curve = [dice(a, b) for a, b in itertools.pairwise(left)]
+        height = (
+            np.trapezoid(curve) / (len(curve) - 1) if len(curve) > 1 else np.mean(curve or np.nan)
+        )
+        assert table.loc[skipped, "aula_normalized"] == pytest.approx(height, nan_ok=True)
+
+
+def test_each_head_is_asked_for_once():
+    case = made_up()
+
+    asked = []
+
+    class Counting:
+        def __len__(self):
+            return len(case.heads)
+
+        def __getitem__(self, head):
+            asked.append(head)
+            return case.heads[head]
+
+    skip_heads_per_case([HeadCase("case", Counting(), case.reference)], LABELS)
+    assert sorted(asked) == [0, 1, 2, 3]
+
+
+def test_summary_is_over_cases():
+    per_case = skip_heads_per_case((made_up(number) for number in range(5)), LABELS)
+    table = skip_heads_table(per_case).set_index("skipped")
+    group = per_case[per_case["skipped"] == 1]
+    assert table.loc[1, "nll_mean"] == pytest.approx(group["nll"].mean())
+    assert table.loc[1, "nll_std"] == pytest.approx(np.std(group["nll"], ddof=1))
+    assert table.loc[1, "aula_dice_spearman"] == pytest.approx(
+        spearmanr(group["aula_normalized"], group["dice"]).statistic
+    )
+    assert np.isnan(table.loc[3, "aula_dice_spearman"])
+
+
+def test_saved_heads_give_the_same_as_arrays(tmp_path):
+    made = make(tmp_path, num_cases=2, num_heads=3)
+    dataset = read_dataset(made.out / "dataset.json")
+    files, _ = find_cases(made.out, [made.references], file_ending=".nii.gz")
+    cases = list(saved_head_cases(files, dataset))
+    arrays = [
+        HeadCase(one.case, [np.load(f)["probabilities"] for f in file.heads], one.reference)
+        for one, file in zip(cases, files, strict=True)
+    ]
+    pd.testing.assert_frame_equal(
+        skip_heads_per_case(cases, dataset.labels), skip_heads_per_case(arrays, dataset.labels)
+    )
+
+
+def test_case_without_heads_is_named():
+    case = made_up()
+    with pytest.raises(InputError, match="case_0 has no heads; predict with --save_heads"):
+        skip_heads_per_case([HeadCase(case.case, [], case.reference)], LABELS)
+
+
+def test_head_of_another_shape_is_named():
+    case = made_up()
+    heads = [*case.heads[:-1], case.heads[-1][:, :-1]]
+    with pytest.raises(InputError, match=r"head 3 has shape \(3, 5, 12, 10\), expected"):
+        skip_heads_per_case([HeadCase(case.case, heads, case.reference)], LABELS)
