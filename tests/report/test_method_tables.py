@@ -1,0 +1,43 @@
+"""Tables of the original work: bold, stars and escapes in Markdown and LaTeX."""
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_le.report.method_tables import correlation_text, quality_text
+
+QUALITY = pd.DataFrame(
+    [
+        ("LE_1", "dice", 9, 0.91234, 0.05, True, np.nan),
+        ("DE", "dice", 9, 0.9, np.nan, False, 0.01),
+    ],
+    columns=["method", "metric", "num_cases", "mean", "std", "is_best", "p_value"],
+)
+CORRELATION = pd.DataFrame(
+    [
+        ("LE", "aula", "higher_is_better", 9, 0.8, -0.7),
+        ("LE", "entropy", "higher_is_worse", 9, -0.9, np.nan),
+    ],
+    columns=["method", "score", "direction", "num_cases", "spearman_dice", "spearman_mhd"],
+)
+
+
+def test_quality_in_markdown():
+    assert quality_text(QUALITY, "markdown").splitlines() == [
+        "| method | DSC |",
+        "| --- | --- |",
+        "| LE_1 | **0.912** (0.050) |",
+        "| DE | 0.900 (-)\\* |",
+    ]
+
+
+def test_quality_in_latex_escapes_names():
+    text = quality_text(QUALITY, "latex")
+    assert r"LE\_1 & \textbf{0.912} (0.050) \\" in text
+    assert r"DE & 0.900 (-)$^*$ \\" in text
+    assert text.startswith(r"\begin{tabular}{ll}")
+
+
+def test_strongest_correlation_is_bold_whatever_its_sign():
+    text = correlation_text(CORRELATION, "markdown")
+    assert "| LE | entropy | **-0.900** | - |" in text
+    assert "| LE | aula | 0.800 | **-0.700** |" in text
