@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -277,7 +276,3 @@ def _mean(values: Sequence[float]) -> float:
 def _line(name: str, values: Sequence[float]) -> str:
     aula, consensus, dice = values
     return f"{name:<24}{aula:>8.3f}{consensus:>16.3f}{dice:>11.3f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

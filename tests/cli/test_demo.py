@@ -13,7 +13,7 @@ NNUNET_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUN
 
 
 @pytest.mark.slow
-def test_the_demo_goes_all_the_way_and_again_in_the_same_folder(tmp_path, capsys):
+def test_the_demo_goes_all_the_way_and_restores_the_environment(tmp_path):
     request = demo.DemoRequest(
         output=tmp_path / "demo",
         device="cpu",
@@ -22,19 +22,23 @@ def test_the_demo_goes_all_the_way_and_again_in_the_same_folder(tmp_path, capsys
         num_epochs=1,
         num_iterations_per_epoch=1,
     )
-    mine = tmp_path / "demo" / "predictions.txt"
     before = {name: os.environ.get(name) for name in NNUNET_VARIABLES}
-    for _ in range(2):
-        rows = demo.run(request)
-        mine.write_text("not the demo's")
-        assert [row.case for row in rows] == ["clean_000", "shifted_000_noise"]
-        assert all(0 <= row.dice <= 1 for row in rows)
-    assert mine.read_text() == "not the demo's"
+    rows = demo.run(request)
     assert {name: os.environ.get(name) for name in NNUNET_VARIABLES} == before
+    assert [row.case for row in rows] == ["clean_000", "shifted_000_noise"]
+    assert all(0 <= row.dice <= 1 for row in rows)
     assert (tmp_path / "demo" / "predictions" / "uncertainty.csv").is_file()
-    assert sorted(path.name for path in (tmp_path / "demo" / "nnUNet_raw").iterdir()) == [
-        DATASET_NAME
-    ]
+
+
+def test_an_earlier_demo_is_removed_and_nothing_else(tmp_path):
+    mine = tmp_path / "nnUNet_raw" / "Dataset001_Mine" / "dataset.json"
+    earlier = tmp_path / "nnUNet_results" / DATASET_NAME / "checkpoint_final.pth"
+    prediction = tmp_path / "predictions" / "clean_000.nii.gz"
+    for file in (mine, earlier, prediction):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    demo._remove_earlier_run(tmp_path)
+    assert [file.exists() for file in (mine, earlier, prediction)] == [True, False, False]
 
 
 def test_the_table_shows_every_case_and_both_means(tmp_path, caplog):
