@@ -1,6 +1,7 @@
 """One case: its files, its preprocessing, and what its prediction is."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import SimpleITK as sitk
 import torch
 from jaxtyping import Float
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
-from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
@@ -99,8 +99,19 @@ def _list_files(folder: Path, ending: str) -> list[list[Path]]:
             f"(CASE_0000{ending}); found {', '.join(others[:5]) or 'no file at all'}. Convert the "
             "images or name another folder."
         )
-    found = create_lists_from_splitted_dataset_folder(str(folder), ending)
-    return [[Path(path) for path in paths] for paths in found]
+    # nnU-Net's own function starts twelve processes for this
+    found: dict[str, list[Path]] = {}
+    for name in names:
+        if not name.endswith(ending):
+            continue
+        parts = re.fullmatch(r"(.+)_\d{4}", name[: -len(ending)])
+        if parts is None:
+            raise InputError(
+                f"Expected images named CASE_0000{ending}, with a channel number; got "
+                f"{folder / name}. Rename or remove it."
+            )
+        found.setdefault(parts[1], []).append(folder / name)
+    return [found[case] for case in sorted(found)]
 
 
 def image_bytes(case: Case) -> int:

@@ -98,6 +98,8 @@ class TilePredictor:
         plan: which members are wanted.
         mirror_axes: spatial axes to mirror, None or empty for one pass.
         has_regions: whether channels are overlapping regions.
+        separate_folds: give the members of each fold, one fold after another, instead of their
+            mean over folds.
         batch_passes: predict all mirror passes of a fold in one batch: faster on a GPU.
         compiled: run the networks through ``torch.compile``.
     """
@@ -109,13 +111,13 @@ class TilePredictor:
         *,
         mirror_axes: Sequence[int] | None,
         has_regions: bool,
+        separate_folds: bool = False,
         batch_passes: bool = False,
         compiled: bool = False,
     ) -> None:
         first = sources[0]
-        self.folds: list[Heads] = [
-            torch.compile(source) if compiled else source for source in sources
-        ]
+        folds: list[Heads] = [torch.compile(source) if compiled else source for source in sources]
+        self.groups = [[fold] for fold in folds] if separate_folds else [folds]
         self.passes = mirror_passes(mirror_axes)
         self.has_regions = has_regions
         self.batch_passes = batch_passes
@@ -128,23 +130,28 @@ class TilePredictor:
         self, tile: Float[Tensor, "1 channels *space"]
     ) -> Iterator[Float[Tensor, "classes *space"]]:
         """Logits of all members, in the order of the plan; the caller may overwrite them."""
+        for folds in self.groups:
+            yield from self._members(tile, folds)
+
+    def _members(self, tile: Tensor, folds: Sequence[Heads]) -> Iterator[Tensor]:
+        """Logits of all members, averaged over folds."""
         size = tile.shape[2:]
-        heads, mirrors = self._sums(tile)
-        passes, folds = len(self.passes) * len(self.folds), len(self.folds)
+        heads, mirrors = self._sums(tile, folds)
+        passes = len(self.passes) * len(folds)
         members = {
             "heads": lambda: (_resized(heads[n], passes, size) for n in range(self.num_heads)),
-            "mirrors": lambda: (_resized(logits, folds, size) for logits in mirrors),
+            "mirrors": lambda: (_resized(logits, len(folds), size) for logits in mirrors),
         }
         for name in self.families:
             yield from members[name]()
         yield from (_resized(heads[number], passes, size) for number in self.extra)
 
-    def _sums(self, tile: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _sums(self, tile: Tensor, folds: Sequence[Heads]) -> tuple[list[Tensor], list[Tensor]]:
         """Sums of each head over passes and folds, and of each pass's fused heads over folds."""
         heads: list[Tensor] = []
         mirrors: list[Tensor] = []
         keep_mirrors = "mirrors" in self.families
-        for fold in self.folds:
+        for fold in folds:
             for number, logits in enumerate(self._passes(fold, tile)):
                 # sums are new tensors: a mirror pass may be the very tensor of the last head
                 heads = [a + b for a, b in zip(heads, logits, strict=True)] if heads else logits

@@ -80,7 +80,7 @@ class NativeGrid:
         if tuple(volume.shape[1:]) == self.cropped_shape:
             resample = _identity
         elif self.fallback is not None:
-            source = torch.as_tensor(self.fallback(volume.astype(np.float32)))
+            source = torch.as_tensor(self.fallback(volume))
             resample = _identity
         else:
             resample = self._resample_rows
@@ -88,7 +88,9 @@ class NativeGrid:
         step = max(1, _PIECE_BYTES // max(row_bytes, 1))
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            yield slice(start, stop), resample(source, start, stop)
+            piece = resample(source, start, stop)
+            # nnU-Net keeps the type of what it resamples: half precision for logits
+            yield slice(start, stop), piece.to(source.dtype).float()
 
     def _resample_rows(self, source: Tensor, start: int, stop: int) -> Tensor:
         rows = _along_axis(

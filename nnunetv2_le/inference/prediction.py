@@ -65,9 +65,7 @@ class CasePrediction:
             view[...] = self._paint(decisions, dtype)
             return array
         for rows, logits in self.grid.pieces(self.accumulated.fused_logits):
-            # nnU-Net decides after it rounded to half precision, with more ties
-            rounded = logits.half().float()
-            decided = rounded > 0 if self.labels.has_regions else rounded.max(dim=0).indices
+            decided = logits > 0 if self.labels.has_regions else logits.max(dim=0).indices
             view[rows] = self._paint(decided.numpy(), dtype)
         return array
 
@@ -129,6 +127,7 @@ def predict_case(
     settings: PredictionSettings,
     window: Window,
     predict_tile: TilePredictor,
+    num_folds: int = 1,
     num_bands: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> CasePrediction:
@@ -141,6 +140,7 @@ def predict_case(
         settings: fusion, heads skipped, and whether members are kept.
         window: how the image is cut into tiles.
         predict_tile: the members of one tile.
+        num_folds: folds that ``predict_tile`` keeps separate.
         num_bands: in how many bands along the second axis the image is predicted.
         progress: called once a tile.
 
@@ -161,6 +161,7 @@ def predict_case(
             predict_tile,
             num_members=plan.num_members,
             num_channels=model.labels.num_channels,
+            num_folds=num_folds,
             num_bands=num_bands,
             progress=progress,
         ):

@@ -67,11 +67,14 @@ class LayerEnsemblePredictor:
         )
         require_maps(self.settings.maps, self.plan.families)
         self._check_heads()
+        # nnU-Net blends each fold by itself; elsewhere one blending of their mean is enough
+        self._num_folds = len(model.folds) if self.settings.fusion == "nnunet" else 1
         self._predict_tile = TilePredictor(
             [source.to(self.device) for source in model.sources],
             self.plan,
             mirror_axes=axes,
             has_regions=model.labels.has_regions,
+            separate_folds=self._num_folds > 1,
             batch_passes=self.device.type == "cuda",
             compiled=os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"),
         )
@@ -230,7 +233,7 @@ class LayerEnsemblePredictor:
         shape = prepared.image.shape[1:]
         num_bands = window.num_bands(
             shape,
-            num_members=self.plan.num_members,
+            num_members=self._num_folds * self.plan.num_members,
             num_channels=self.model.labels.num_channels,
             max_bytes=_BLENDING_BYTES,
         )
@@ -246,6 +249,7 @@ class LayerEnsemblePredictor:
                 settings=self.settings,
                 window=window,
                 predict_tile=self._predict_tile,
+                num_folds=self._num_folds,
                 num_bands=num_bands,
                 progress=bar.update,
             )
