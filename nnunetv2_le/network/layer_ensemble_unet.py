@@ -36,6 +36,8 @@ class LayerEnsembleUNet(nn.Module):
         encoder_heads: whether encoder layers carry heads.
         encoder_gradient: share of the encoder heads' gradient that reaches the trunk: 0 (probes)
             to 1.
+        decoder_gradient: the same for the decoder heads before the last; the last head's gradient
+            always reaches the trunk whole.
         granularity: a head after every ``stage``, or after every convolution ``block`` in it.
         num_fused_heads: how many of the last heads are fused into the one tensor that a stock
             predictor gets.
@@ -54,6 +56,7 @@ class LayerEnsembleUNet(nn.Module):
         *,
         encoder_heads: bool = True,
         encoder_gradient: float = 1.0,
+        decoder_gradient: float = 1.0,
         granularity: Granularity = "stage",
         num_fused_heads: int = 2,
         deep_supervision: bool = True,
@@ -63,6 +66,7 @@ class LayerEnsembleUNet(nn.Module):
         self.encoder = unet.encoder
         self.decoder = unet.decoder
         self.encoder_gradient = encoder_gradient
+        self.decoder_gradient = decoder_gradient
         self.has_encoder_heads = encoder_heads
         self.granularity = granularity
         self.deep_supervision = deep_supervision
@@ -127,8 +131,8 @@ class LayerEnsembleUNet(nn.Module):
         ):
             outputs = self._run(stage, torch.cat((transposed(x), skip), dim=1))
             x = outputs[-1]
-            seen += outputs
-        return seen
+            seen += [scale_gradient(output, self.decoder_gradient) for output in outputs]
+        return [*seen[:-1], x]
 
     def _run(self, stage: nn.Module, x: Tensor) -> list[Tensor]:
         """Outputs of a stage that carry a head; the last one is the stage's own output."""

@@ -24,13 +24,17 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
     Attributes:
         encoder_heads: whether encoder stages carry heads.
         encoder_gradient: share of the encoder heads' gradient that reaches the trunk.
+        decoder_gradient: the same for the decoder heads before the last. Every head learns from
+            its whole loss; the shares only keep the many shallow heads from steering the trunk
+            (``documentation/decisions/009-share-of-the-heads-gradient.md``).
         granularity: heads after every ``stage`` or every convolution ``block``.
         num_fused_heads: how many of the last heads make the segmentation.
         length_epochs: length of a training; None leaves nnU-Net's.
     """
 
     encoder_heads: bool = True
-    encoder_gradient: float = 0.2
+    encoder_gradient: float = 0.1
+    decoder_gradient: float = 0.3
     granularity: Granularity = "stage"
     num_fused_heads: int = 2
     length_epochs: int | None = None
@@ -75,6 +79,7 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
             unet,
             encoder_heads=cls.encoder_heads,
             encoder_gradient=cls.encoder_gradient,
+            decoder_gradient=cls.decoder_gradient,
             granularity=cls.granularity,
             num_fused_heads=cls.num_fused_heads,
             deep_supervision=enable_deep_supervision,

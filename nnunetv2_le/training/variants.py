@@ -5,7 +5,7 @@ from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 
 
 class LayerEnsembleTrainerDecoderHeads(LayerEnsembleTrainer):
-    """Heads on the decoder alone: nnU-Net's deep-supervision heads, weight 1, full resolution."""
+    """Heads on the decoder alone: nnU-Net's deep-supervision heads at full resolution."""
 
     encoder_heads = False
 
@@ -17,9 +17,10 @@ class LayerEnsembleTrainerProbes(LayerEnsembleTrainer):
 
 
 class LayerEnsembleTrainerFullGradient(LayerEnsembleTrainer):
-    """The whole gradient of the encoder heads reaches the trunk, as in the paper."""
+    """The whole gradient of every head reaches the trunk, as in the paper."""
 
     encoder_gradient = 1.0
+    decoder_gradient = 1.0
 
 
 class LayerEnsembleTrainerBlockHeads(LayerEnsembleTrainer):

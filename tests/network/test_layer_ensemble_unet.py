@@ -121,6 +121,25 @@ def test_encoder_heads_send_their_share_of_gradient_into_the_trunk(
     assert torch.equal(head, full_head)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_decoder_heads_before_the_last_send_their_share_and_the_last_sends_all(
+    unet: Make, share: float
+) -> None:
+    def gradients(scale: float) -> list[torch.Tensor]:
+        trunk_gradients = []
+        for head in (-2, -1):
+            torch.manual_seed(3)
+            ensemble = LayerEnsembleUNet(unet(), decoder_gradient=scale).double()
+            ensemble.head_logits(patch().double())[head].square().sum().backward()
+            trunk = next(ensemble.encoder.parameters())
+            trunk_gradients.append(torch.zeros_like(trunk) if trunk.grad is None else trunk.grad)
+        return trunk_gradients
+
+    (before_last, last), (full_before_last, full_last) = gradients(share), gradients(1.0)
+    torch.testing.assert_close(before_last, share * full_before_last)
+    assert torch.equal(last, full_last)
+
+
 @pytest.mark.parametrize("granularity", ["stage", "block"])
 def test_every_parameter_learns(unet: Make, granularity: Any) -> None:
     ensemble = LayerEnsembleUNet(unet(), granularity=granularity, encoder_gradient=0.2)
