@@ -7,6 +7,7 @@ similar intensity, a bias field and noise. The truth is the geometry, whatever t
 Conventions: arrays are ``(z, y, x)`` with voxels of 1 mm; labels are 0 background, 1 body, 2 tail.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +60,22 @@ class PhantomDataset:
 
 
 def write_phantom_dataset(
-    folder: Path, *, num_training: int, num_test: int, seed: int, severity: int = 3
+    folder: Path,
+    *,
+    num_training: int,
+    num_test: int,
+    seed: int,
+    kinds: Sequence[str] = tuple(SHIFTS),
+    severity: int = 3,
 ) -> PhantomDataset:
     """Write ``Dataset999_Phantom`` with its images, labels and ``dataset.json``.
 
     Args:
         folder: nnU-Net's raw folder (``nnUNet_raw``); the data set becomes a folder in it.
         num_training: training cases.
-        num_test: clean test cases; as many shifted ones, the kinds of shift in turn.
+        num_test: clean test cases; as many shifted ones.
         seed: the same seed writes the same data set.
+        kinds: names of shifts, taken in turn.
         severity: of the shifts, 1 to 3.
 
     Returns:
@@ -82,7 +90,6 @@ def write_phantom_dataset(
             dataset, "Tr", case=case, phantom=make_phantom(np.random.default_rng([seed, 0, number]))
         )
     clean, shifted = [], []
-    kinds = list(SHIFTS)
     for number in range(num_test):
         phantom = make_phantom(np.random.default_rng([seed, 1, number]))
         kind = kinds[number % len(kinds)]

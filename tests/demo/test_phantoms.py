@@ -78,3 +78,10 @@ def test_a_shifted_case_is_a_clean_one_with_another_image_and_the_same_truth(dat
 def test_kinds_of_shift_take_turns(dataset):
     kinds = [case.split("_", 2)[2] for case in dataset.shifted]
     assert kinds == [*SHIFTS, next(iter(SHIFTS))]
+
+
+def test_kinds_can_be_chosen(tmp_path):
+    chosen = write_phantom_dataset(
+        tmp_path, num_training=1, num_test=3, seed=0, kinds=("blur", "noise")
+    )
+    assert chosen.shifted == ("shifted_000_blur", "shifted_001_noise", "shifted_002_blur")
