@@ -94,7 +94,9 @@ class EvaluateRequest:
         output: where results go.
         skip_heads: whether to study the effect of skipping heads (needs saved heads).
         num_case_figures: cases with the lowest Dice that get figures of their own.
-        images: folder with images, for those figures.
+        images: folder with images, for those figures and for ``model``.
+        model: model folder that predicts heads for the study of skipping, instead of saved ones.
+        device: where it predicts.
     """
 
     options: Options
@@ -103,6 +105,8 @@ class EvaluateRequest:
     skip_heads: bool = False
     num_case_figures: int = 3
     images: Path | None = None
+    model: Path | None = None
+    device: str = "cpu"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -201,14 +205,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip_heads",
         action="store_true",
-        help="Effect of skipping the first heads; needs a prediction with --save_heads.",
+        help="Effect of skipping the first heads; needs a prediction with --save_heads, or -m.",
     )
+    parser.add_argument(
+        "-m",
+        metavar="MODEL_FOLDER",
+        help="With --skip_heads: predict the heads of the images in -i anew, writing none of them.",
+    )
+    parser.add_argument("-device", default="cpu", help="Where -m predicts. Default: cpu.")
     add_options(parser)
     return parser
 
 
 def build_request(arguments: argparse.Namespace) -> EvaluateRequest:
     """Arguments to request."""
+    if arguments.m and not (arguments.skip_heads and arguments.i):
+        raise SettingError(
+            "-m is for --skip_heads and needs the images: give --skip_heads and -i too"
+        )
     prediction = Path(arguments.pred)
     return EvaluateRequest(
         options=options_of(arguments),
@@ -217,6 +231,8 @@ def build_request(arguments: argparse.Namespace) -> EvaluateRequest:
         skip_heads=arguments.skip_heads,
         num_case_figures=arguments.num_case_figures,
         images=_path(arguments.i),
+        model=_path(arguments.m),
+        device=arguments.device,
     )
 
 
@@ -309,6 +325,7 @@ def _figures(request: EvaluateRequest, evaluation: "Evaluation") -> None:
 
 def _skip_heads(request: EvaluateRequest, evaluation: "Evaluation") -> None:
     from nnunetv2_le.evaluation.cases import find_cases
+    from nnunetv2_le.evaluation.predicted_heads import predicted_head_cases, predictor_of_heads
     from nnunetv2_le.evaluation.result_files import write_table
     from nnunetv2_le.evaluation.skip_heads import (
         saved_head_cases,
@@ -323,9 +340,12 @@ def _skip_heads(request: EvaluateRequest, evaluation: "Evaluation") -> None:
         request.prediction, request.options.references, file_ending=dataset.file_ending
     )
     usable = [one for one in files if one.case in evaluation.cases.index]
-    per_case = skip_heads_per_case(
-        saved_head_cases(usable, dataset), dataset.labels, ignore_label=dataset.ignore_label
-    )
+    if request.model is not None and request.images is not None:
+        predictor = predictor_of_heads(request.model, device=request.device)
+        cases = predicted_head_cases(predictor, usable, request.images, dataset)
+    else:
+        cases = saved_head_cases(usable, dataset)
+    per_case = skip_heads_per_case(cases, dataset.labels, ignore_label=dataset.ignore_label)
     table = skip_heads_table(per_case)
     write_table(per_case, request.output / "skip_heads_cases.csv")
     write_table(table, request.output / "skip_heads.csv")
