@@ -180,6 +180,19 @@ def test_the_user_guide_names_every_trainer_and_no_other():
     assert set(re.findall(r"\bLayerEnsembleTrainer\w*", text)) | lengths == set(trainers)
 
 
+@pytest.mark.parametrize("page", ["user_guide.md", "mathematics.md"])
+def test_pages_state_the_shares_of_the_gradient_that_the_trainer_has(page):
+    module = importlib.import_module("nnunetv2_le.training.layer_ensemble_trainer")
+    trainer = module.LayerEnsembleTrainer
+    text = (REPOSITORY / "documentation" / page).read_text(encoding="utf-8")
+    stated = re.search(r"(0\.\d+) of\s+the\s+encoder heads', (0\.\d+) of\s+the", text)
+    assert stated is not None
+    assert tuple(map(float, stated.groups())) == (
+        trainer.encoder_gradient,
+        trainer.decoder_gradient,
+    )
+
+
 # --- the tables of the README
 
 
