@@ -97,6 +97,7 @@ class EvaluateRequest:
         images: folder with images, for those figures and for ``model``.
         model: model folder that predicts heads for the study of skipping, instead of saved ones.
         device: where it predicts.
+        checkpoint_name: which of its checkpoints.
     """
 
     options: Options
@@ -107,6 +108,7 @@ class EvaluateRequest:
     images: Path | None = None
     model: Path | None = None
     device: str = "cpu"
+    checkpoint_name: str = "checkpoint_final.pth"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -212,6 +214,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODEL_FOLDER",
         help="With --skip_heads: predict the heads of the images in -i anew, writing none of them.",
     )
+    parser.add_argument(
+        "-chk",
+        default="checkpoint_final.pth",
+        help="Checkpoint of -m. Default: checkpoint_final.pth.",
+    )
     parser.add_argument("-device", default="cpu", help="Where -m predicts. Default: cpu.")
     add_options(parser)
     return parser
@@ -233,6 +240,7 @@ def build_request(arguments: argparse.Namespace) -> EvaluateRequest:
         images=_path(arguments.i),
         model=_path(arguments.m),
         device=arguments.device,
+        checkpoint_name=arguments.chk,
     )
 
 
@@ -341,7 +349,9 @@ def _skip_heads(request: EvaluateRequest, evaluation: "Evaluation") -> None:
     )
     usable = [one for one in files if one.case in evaluation.cases.index]
     if request.model is not None and request.images is not None:
-        predictor = predictor_of_heads(request.model, device=request.device)
+        predictor = predictor_of_heads(
+            request.model, device=request.device, checkpoint_name=request.checkpoint_name
+        )
         cases = predicted_head_cases(predictor, usable, request.images, dataset)
     else:
         cases = saved_head_cases(usable, dataset)

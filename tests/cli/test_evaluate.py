@@ -99,6 +99,7 @@ def test_domains_get_rows_of_their_own(tmp_path):
         (["-dice_thresholds", "1.5"], "must lie between 0 and 1"),
         (["-np", "0"], "-np must be at least 1"),
         (["-scores", "nonsense"], "no score is called"),
+        (["-m", "model"], "give --skip_heads and -i too"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line(tmp_path, capsys, arguments, message):
