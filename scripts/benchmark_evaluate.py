@@ -3,8 +3,9 @@
 
     python scripts/benchmark_evaluate.py [--cases 1000] [--processes 2] [--repeats 5]
 
-Writes generated pairs of hippocampus size (36 x 50 x 35 voxels, two labels) with a table of scores to a temporary folder. A is
-nnU-Net's own function; B everything that nnUNetv2_le_evaluate computes, without distances; C with distances.
+Writes generated pairs of hippocampus size (36 x 50 x 35 voxels, two labels) with a table of scores
+to a temporary folder. A is nnU-Net's own function; B everything that nnUNetv2_le_evaluate computes,
+without distances; C with distances.
 """
 
 import argparse
