@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Time of evaluating many small cases, beside nnUNetv2_evaluate_folder, paired (A B C A B C), medians.
+# ruff: noqa: PLC0415  spawned workers import this file, which has to be cheap
+"""Time of evaluating many small cases, beside nnUNetv2_evaluate_folder, in turn, medians.
 
     python scripts/benchmark_evaluate.py [--cases 1000] [--processes 2] [--repeats 5]
 
@@ -55,7 +56,7 @@ def _report(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> N
     for label, values in seconds.items():
         ratios = [mine / its for mine, its in zip(values, baseline, strict=True)]
         sys.stdout.write(
-            f"{label:28s} {statistics.median(values):7.2f} s   {statistics.median(ratios):5.2f} x   "
+            f"{label:28s} {statistics.median(values):7.2f} s  {statistics.median(ratios):5.2f} x  "
             f"({', '.join(f'{value:.2f}' for value in values)})\n"
         )
 
