@@ -26,7 +26,7 @@ PAGES = [README, *sorted((REPOSITORY / "documentation").rglob("*.md"))]
 SOURCES = sorted((REPOSITORY / "nnunetv2_le").rglob("*.py"))
 
 # Flags in pages that only mention commands in passing would need a reader to know which is meant.
-PAGES_WITH_FLAGS = [README, GUIDE]
+PAGES_WITH_FLAGS = [README, GUIDE, REPOSITORY / "documentation" / "evaluation.md"]
 OURS = "nnUNetv2_le_"
 COMMANDS = {
     OURS + module.stem
