@@ -29,6 +29,8 @@ REQUIRED = (
     "matplotlib",
     "pandas",
     "tqdm",
+    "nibabel",
+    "acvl_utils",
     # Ours.
     "connected-components-3d",
     "jaxtyping",

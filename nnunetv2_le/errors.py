@@ -1,13 +1,13 @@
 """Every error that the package raises on purpose.
 
-    LayerEnsembleError                 base: one clear line for a person, exit code 1
+    LayerEnsembleError                 one clear line for a person, exit code 1
     |-- UnsupportedArchitectureError   (TypeError)          a network that cannot carry heads
-    |-- ModelFolderError               (FileNotFoundError)  a model folder that lacks something or does not fit
-    |-- CheckpointError                (ValueError)         a checkpoint that cannot be read or does not fit
-    |-- InputError                     (ValueError)         images, arrays or tables that cannot be used
+    |-- ModelFolderError               (FileNotFoundError)  a model folder that lacks something
+    |-- CheckpointError                (ValueError)         a checkpoint that does not fit
+    |-- InputError                     (ValueError)         images or tables that cannot be used
     |-- CaseError                      (RuntimeError)       one case failed; the others go on
     |-- OutputError                    (OSError)            a result cannot be written
-    `-- SettingError                   (ValueError)         an option or a combination of options that makes no sense
+    `-- SettingError                   (ValueError)         an option that makes no sense
 
 Each message says what was expected, what came, and what to do about it.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-# ruff: noqa: PLC0415  spawned workers import this file, which has to be cheap
+# Spawned workers import this file, which has to be cheap: heavy imports stand in functions.
 """Time of evaluating many small cases, beside nnUNetv2_evaluate_folder, in turn, medians.
 
     python scripts/benchmark_evaluate.py [--cases 1000] [--processes 2] [--repeats 5]

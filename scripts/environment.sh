@@ -14,6 +14,8 @@ find_python() {
 }
 
 # create_environment FOLDER REQUIREMENT: make or reuse the environment, and install REQUIREMENT (a path) into it.
+# torch comes with nnU-Net as the registry's own build, also without a GPU: torchvision, which nnU-Net's architectures
+# want, is published for that build alone.
 create_environment() {
     local folder=$1 requirement=$2 python
     python=$(find_python)
@@ -21,29 +23,6 @@ create_environment() {
         echo "+ $python -m venv $folder"
         "$python" -m venv "$folder"
     fi
-    install_small_torch "$folder/bin/python"
-    # The newest torchvision (nnU-Net's architectures want one) would replace the torch that is there.
-    "$folder/bin/python" - >"$folder/constraints.txt" <<'END'
-from importlib.metadata import distributions
-print("".join(f"torch=={d.version}" for d in distributions() if d.name == "torch"))
-END
-    echo "+ pip install $requirement $(cat "$folder/constraints.txt")"
-    "$folder/bin/python" -m pip install -qq -c "$folder/constraints.txt" "$requirement" || {
-        echo "+ pip install $requirement (that torch does not fit; again with the registry's)"
-        "$folder/bin/python" -m pip install -qq "$requirement"
-    }
-}
-
-# Without a GPU the CUDA build of torch is gigabytes for nothing. A CPU build that pip finds in a local folder of wheels is
-# taken, else torch's own CPU index; if neither is there, nothing happens and the registry's build comes with the rest.
-install_small_torch() {
-    local python=$1
-    if command -v nvidia-smi >/dev/null || "$python" -c 'import torch' 2>/dev/null; then
-        return
-    fi
-    echo "+ pip install torch (CPU build, if there is one)"
-    "$python" -m pip install --quiet --no-deps --no-index torch 2>/dev/null ||
-        "$python" -m pip install --quiet --no-deps --timeout 15 --retries 0 \
-            --index-url https://download.pytorch.org/whl/cpu torch 2>/dev/null ||
-        echo "  none; the registry's build comes with the rest"
+    echo "+ pip install $requirement"
+    "$folder/bin/python" -m pip install -qq "$requirement"
 }
