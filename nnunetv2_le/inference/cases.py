@@ -138,13 +138,14 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
     _require_files(case, model)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     try:
-        data, labels, properties = preprocessor.run_case(
-            [str(path) for path in case.images],
-            str(case.previous_stage) if case.previous_stage else None,
-            model.plans,
-            model.configuration,
-            model.dataset_json,
-        )
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
+            data, labels, properties = preprocessor.run_case(
+                [str(path) for path in case.images],
+                str(case.previous_stage) if case.previous_stage else None,
+                model.plans,
+                model.configuration,
+                model.dataset_json,
+            )
     except Exception as error:
         raise CaseError(
             f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: "

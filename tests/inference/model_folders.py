@@ -34,6 +34,7 @@ class TinyModel:
     patch: tuple[int, ...] = (16, 16, 16)
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     stages: int = 4
+    features: tuple[int, ...] = (4, 8, 8, 8)
     num_channels: int = 1
     labels: dict[str, Any] = field(default_factory=lambda: {"background": 0, "front": 1, "back": 2})
     regions_class_order: tuple[int, ...] = ()
@@ -141,7 +142,7 @@ class TinyModel:
                 "PlainConvUNet",
                 "arch_kwargs": {
                     "n_stages": self.stages,
-                    "features_per_stage": [4, 8, 8, 8][: self.stages],
+                    "features_per_stage": list(self.features[: self.stages]),
                     "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
                     "kernel_sizes": [[3] * dims] * self.stages,
                     "strides": strides,
