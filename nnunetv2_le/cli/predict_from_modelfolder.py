@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from nnunetv2_le.cli.common import run_main
@@ -109,10 +110,10 @@ def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
 
 
 def _device(name: str) -> Any:
-    """The torch device; on the CPU with as many threads as nnU-Net gives it."""
+    """The torch device; on the CPU with a thread a processor, unless OMP_NUM_THREADS says other."""
     import torch
 
-    if name == "cpu":
+    if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_num_processors())
     elif name == "cuda" and not torch.cuda.is_available():
         raise SettingError("-device cuda needs a GPU, and torch sees none here. Use -device cpu.")
@@ -130,13 +131,17 @@ def _num_processors() -> int:
     return os.cpu_count() or 1
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
     """A request to terminate ends the run as Ctrl-C does: what is written stays whole."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.nifti_length import is_cut_off
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,11 @@ def _require_files(case: Case, model: Model) -> None:
     for path in (*case.images, *([case.previous_stage] if case.previous_stage else [])):
         if not path.is_file():
             raise CaseError(f"{path} does not exist. Check the name and the channel number.")
+        if is_cut_off(path):
+            raise CaseError(
+                f"{path} cannot be read: it ends before the length that its header states. Copy it "
+                "again from where it came from."
+            )
 
 
 def _last_line(error: Exception) -> str:

@@ -5,20 +5,17 @@ and not beside the file, because nnU-Net's commands take every file of OUT with 
 a segmentation.
 """
 
-import gzip
 import json
-import math
 import os
-import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_le.inference.nifti_length import is_cut_off
+
 ROOM = "cases"
 _PART = ".part"
-
-_NIFTI_HEADER_BYTES = 352
 
 
 def replace_whole(target: Path, write: Callable[[Path], Any], *, output: Path) -> None:
@@ -58,44 +55,7 @@ def remove_leftovers(output: Path) -> None:
 
 
 def _require_whole(path: Path) -> None:
-    """ITK writes NIfTI without looking whether the disk took it: compare size and header."""
     if not path.is_file():
         raise OSError(f"nothing was written to {path}")
-    if path.name.endswith(".nii.gz"):
-        try:
-            with gzip.open(path) as file:
-                expected = _nifti_bytes(file.read(_NIFTI_HEADER_BYTES))
-        except EOFError as error:
-            raise OSError("No space left on device, or a limit on file size") from error
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)
-            # the last four bytes of a gzip file: the length of its content modulo 2**32
-            came = struct.unpack("<I", file.read(4))[0]
-        expected %= 2**32
-    elif path.name.endswith(".nii"):
-        with path.open("rb") as file:
-            expected, came = _nifti_bytes(file.read(_NIFTI_HEADER_BYTES)), path.stat().st_size
-    else:
-        return
-    if came != expected:
-        raise OSError("No space left on device, or a limit on file size")
-
-
-def _nifti_bytes(header: bytes) -> int:
-    """Length of a NIfTI-1 or NIfTI-2 file according to its header."""
-    if len(header) < _NIFTI_HEADER_BYTES:
-        raise OSError("No space left on device, or a limit on file size")
-    if struct.unpack_from("<i", header)[0] == 348:
-        dims = struct.unpack_from("<8h", header, 40)
-        (bits,), (offset,) = (
-            struct.unpack_from("<h", header, 72),
-            struct.unpack_from("<f", header, 108),
-        )
-    else:
-        dims = struct.unpack_from("<8q", header, 16)
-        (bits,), (offset,) = (
-            struct.unpack_from("<h", header, 14),
-            struct.unpack_from("<q", header, 168),
-        )
-    voxels = int(math.prod(dims[1 : dims[0] + 1]))
-    return int(offset) + voxels * int(bits) // 8
+    if is_cut_off(path):
+        raise OSError("no space left, or a limit on the size of files")

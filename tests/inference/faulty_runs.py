@@ -45,7 +45,13 @@ def predict(model: Path, source: Path, output: Path, *more: str) -> int:
 
 def start(model: Path, source: Path, output: Path, *more: str) -> "subprocess.Popen[str]":
     """The command in a process of its own."""
-    code = "import sys; from nnunetv2_le.cli.predict_from_modelfolder import main; sys.exit(main())"
+    # a shell that runs the tests in the background lets its children ignore Ctrl-C
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nnunetv2_le.cli.predict_from_modelfolder import main
+sys.exit(main())
+"""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments(model, source, output, *more)],
         stdout=subprocess.PIPE,

@@ -1,0 +1,55 @@
+"""Whether a NIfTI file is all there.
+
+ITK reads a NIfTI file that was cut off without an error, and writes one to a full disk without an
+error. The length of the content is therefore compared with what the header says.
+"""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import nibabel
+
+_CHUNK_BYTES = 2**20
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a NIfTI file ends before its content does; False for every other kind of file.
+
+    Args:
+        path: an existing file.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return False
+    try:
+        image = nibabel.load(path)
+    except (OSError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError):
+        return True  # not even its header is whole
+    voxels = math.prod(int(size) for size in image.dataobj.shape)
+    expected = int(image.dataobj.offset) + voxels * int(image.get_data_dtype().itemsize)
+    if path.name.endswith(".nii"):
+        return path.stat().st_size < expected
+    # gzip notes the length of its content in the last four bytes, modulo 2**32; files of several
+    # gzip members, and those with something behind them, have to be read to their end
+    return _noted_length(path) != expected % 2**32 and _length(path) < expected
+
+
+def _noted_length(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return int(struct.unpack("<I", file.read(4))[0])
+
+
+def _length(path: Path) -> int:
+    """Length of the content as far as it can be read."""
+    length = 0
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                length += len(chunk)
+    except (OSError, EOFError, zlib.error):
+        pass
+    return length
