@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.inference.model import Model
-from nnunetv2_le.inference.nifti_length import is_cut_off
+from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,7 @@ def _prepared(
     name: str, data: np.ndarray, labels: np.ndarray | None, properties: dict[str, Any], model: Model
 ) -> PreparedCase:
     if not np.isfinite(data).all():
-        raise CaseError(
-            f"The image of {name} has infinite or missing (NaN) intensities. Replace them before "
-            "predicting."
-        )
+        raise CaseError(_not_finite(f"The image of {name}"))
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
             labels[0], model.label_manager.foreground_labels, data.dtype
@@ -228,6 +225,12 @@ def _require_files(case: Case, model: Model) -> None:
                 f"{path} cannot be read: it ends before the length that its header states. Copy it "
                 "again from where it came from."
             )
+        if has_bad_intensities(path):
+            raise CaseError(_not_finite(str(path)))
+
+
+def _not_finite(image: str) -> str:
+    return f"{image} has infinite or missing (NaN) intensities. Replace them before predicting."
 
 
 def _last_line(error: Exception) -> str:

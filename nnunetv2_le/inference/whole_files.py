@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.inference.nifti_length import is_cut_off
+from nnunetv2_le.inference.nifti_checks import is_cut_off
 
 ROOM = "cases"
 _PART = ".part"

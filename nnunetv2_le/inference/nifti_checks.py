@@ -1,7 +1,8 @@
-"""Whether a NIfTI file is all there.
+"""What ITK does not say about a NIfTI file.
 
-ITK reads a NIfTI file that was cut off without an error, and writes one to a full disk without an
-error. The length of the content is therefore compared with what the header says.
+It reads a file that was cut off without an error, writes one to a full disk without an error, and
+reads infinite and missing intensities as 0
+(``documentation/decisions/007-files-appear-whole.md``).
 """
 
 import gzip
@@ -12,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import nibabel
+import numpy as np
 
 _CHUNK_BYTES = 2**20
 
@@ -22,7 +24,7 @@ def is_cut_off(path: Path) -> bool:
     Args:
         path: an existing file.
     """
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not _is_nifti(path):
         return False
     try:
         image = nibabel.load(path)
@@ -35,6 +37,24 @@ def is_cut_off(path: Path) -> bool:
     # gzip notes the length of its content in the last four bytes, modulo 2**32; files of several
     # gzip members, and those with something behind them, have to be read to their end
     return _noted_length(path) != expected % 2**32 and _length(path) < expected
+
+
+def has_bad_intensities(path: Path) -> bool:
+    """Whether a NIfTI file of floats holds infinite or missing (NaN) ones; else False.
+
+    Args:
+        path: a NIfTI file that is whole, or any other file.
+    """
+    if not _is_nifti(path):
+        return False
+    image = nibabel.load(path)
+    if image.get_data_dtype().kind != "f":
+        return False
+    return not np.isfinite(image.dataobj.get_unscaled()).all()
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith((".nii", ".nii.gz"))
 
 
 def _noted_length(path: Path) -> int:
