@@ -156,7 +156,7 @@ def predict_cases(
         reference = _read(label)
         labels = prediction.labels.values
         probabilities = [prediction.probabilities(logits) for logits in _head_logits(prediction)]
-        names = predictor.model.source.head_names
+        names = _heads(prediction).members
         record = {
             "case": name,
             "part": part,
@@ -185,11 +185,13 @@ def predict_cases(
     return records
 
 
+def _heads(prediction: Any) -> Any:
+    return next(family for family in prediction.plan.families if family.name == "heads")
+
+
 def _head_logits(prediction: Any) -> Any:
-    heads = next(family for family in prediction.plan.families if family.name == "heads")
-    return [
-        prediction.accumulated.member_logits[number] for number in prediction.plan.numbers(heads)
-    ]
+    numbers = prediction.plan.numbers(_heads(prediction))
+    return [prediction.accumulated.member_logits[number] for number in numbers]
 
 
 def _read(path: Path) -> np.ndarray:
