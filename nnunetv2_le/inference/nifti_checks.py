@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 _CHUNK_BYTES = 2**20
 
@@ -28,7 +29,7 @@ def is_cut_off(path: Path) -> bool:
         return False
     try:
         image = nibabel.load(path)
-    except (OSError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError):
+    except (OSError, EOFError, zlib.error, ImageFileError):
         return True  # not even its header is whole
     voxels = math.prod(int(size) for size in image.dataobj.shape)
     expected = int(image.dataobj.offset) + voxels * int(image.get_data_dtype().itemsize)

@@ -279,7 +279,7 @@ def test_an_interrupted_run_keeps_what_is_done_and_goes_on(
 
 def test_signals_end_a_run_promptly_and_parts_run_side_by_side(model: Path, tmp_path: Path):
     """One test for all, because each process takes seconds to start."""
-    cases = [f"case_{number:02d}" for number in range(12)]
+    cases = [f"case_{number:02d}" for number in range(20)]
     source = runs.write_cases(tmp_path / "in", cases)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
     stopped = {number: runs.start(model, source, tmp_path / number.name) for number in signals}
@@ -287,8 +287,15 @@ def test_signals_end_a_run_promptly_and_parts_run_side_by_side(model: Path, tmp_
         runs.start(model, source, tmp_path / "parts", "-num_parts", "3", "-part_id", str(part))
         for part in range(3)
     ]
+    send_after_first_case(stopped, tmp_path)
     for number, process in stopped.items():
-        stop_after_first_case(process, tmp_path / number.name, number)
+        _, errors = process.communicate(timeout=60)
+        if number is signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 130, errors
+            assert "predict_from_modelfolder: interrupted." in errors
+            assert "Traceback" not in errors
     assert runs.predict(model, source, tmp_path / "whole") == 0
     for number in signals:
         assert len(runs.done(tmp_path / number.name)) < len(cases)
@@ -301,16 +308,15 @@ def test_signals_end_a_run_promptly_and_parts_run_side_by_side(model: Path, tmp_
     runs.require_same_results(tmp_path / "parts", tmp_path / "whole")
 
 
-def stop_after_first_case(
-    process: "subprocess.Popen[str]", output: Path, number: signal.Signals
+def send_after_first_case(
+    running: dict[signal.Signals, "subprocess.Popen[str]"], folder: Path
 ) -> None:
-    while not runs.done(output):
-        assert process.poll() is None, process.communicate()
+    """Send each process its signal as soon as it has finished a case."""
+    waiting = dict(running)
+    while waiting:
+        for number, process in list(waiting.items()):
+            assert process.poll() is None, process.communicate()
+            if runs.done(folder / number.name):
+                process.send_signal(number)
+                del waiting[number]
         time.sleep(0.02)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    if number is signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-        return
-    assert process.returncode == 130
-    assert errors.splitlines() == ["nnUNetv2_le_predict_from_modelfolder: interrupted."]
