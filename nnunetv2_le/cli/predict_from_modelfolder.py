@@ -66,6 +66,9 @@ def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
     Raises:
         CaseError: some cases failed; the others are done.
     """
+    # Torch's threads sleep instead of spinning while they wait: on a busy machine the same case
+    # took a quarter of the processor time. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
     from nnunetv2_le.inference.settings import PredictionSettings
 

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from jaxtyping import Float
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from torch import Tensor
 
@@ -140,13 +141,7 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
-            data, labels, properties = preprocessor.run_case(
-                [str(path) for path in case.images],
-                str(case.previous_stage) if case.previous_stage else None,
-                model.plans,
-                model.configuration,
-                model.dataset_json,
-            )
+            data, labels, properties = _run_preprocessor(preprocessor, case, model)
     except Exception as error:
         raise CaseError(
             f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: "
@@ -193,6 +188,27 @@ def prepare_array(
         model.dataset_json,
     )
     return _prepared(name, data, None if before is None else labels, properties, model)
+
+
+def _run_preprocessor(
+    preprocessor: Any, case: Case, model: Model
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """What nnU-Net's preprocessor makes of a case, and what it notes of it."""
+    files = [str(path) for path in case.images]
+    before = str(case.previous_stage) if case.previous_stage else None
+    rest = (model.plans, model.configuration, model.dataset_json)
+    if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
+        result: tuple[np.ndarray, np.ndarray, dict[str, Any]]
+        result = preprocessor.run_case(files, before, *rest)
+        return result
+    # The same steps, but nobody holds on to the image as read while it is resampled.
+    reader = model.plans.image_reader_writer_class()
+    image, properties = reader.read_images(files)
+    labels = None if before is None else reader.read_seg(before)[0]
+    passed_on = [image]
+    del image
+    result = preprocessor.run_case_npy(passed_on.pop(), labels, properties, *rest)
+    return result
 
 
 def _prepared(
