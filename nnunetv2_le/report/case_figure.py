@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nnunetv2_le.report.figure_files import new_figure
+from nnunetv2_le.report.figure_files import new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
 
 _REFERENCE, _PREDICTION = "lime", "red"
 
 
+@own_style()
 def case_figure(
     prediction: np.ndarray,
     reference: np.ndarray,

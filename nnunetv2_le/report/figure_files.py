@@ -3,9 +3,11 @@
 Figures are made without pyplot, so nothing is left open and no display is needed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,6 +18,16 @@ PNG_DPI = 150
 FORMATS = ("png", "pdf")
 COLOURS = tuple(colormaps["tab10"](number)[:3] for number in range(10))
 REFERENCE_COLOUR = "0.4"
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Matplotlib's default style, whatever the process was set to; decorates what draws.
+
+    nnU-Net sets large fonts for the whole process when a training draws its progress.
+    """
+    with style.context("default"):
+        yield
 
 
 def new_figure(*, width: float = 6.0, height: float = 4.5) -> Figure:
@@ -36,6 +48,7 @@ def colour(number: int) -> tuple[float, float, float]:
     return COLOURS[number % len(COLOURS)]
 
 
+@own_style()
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as NAME.png and NAME.pdf; the same figure gives the same bytes.
 

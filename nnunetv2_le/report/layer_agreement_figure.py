@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.report.figure_files import COLOURS, new_figure
+from nnunetv2_le.report.figure_files import COLOURS, new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
 
 
+@own_style()
 def layer_agreement_figure(
     segmentations: Sequence[np.ndarray],
     agreements: Sequence[float],

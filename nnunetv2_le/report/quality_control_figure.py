@@ -11,9 +11,10 @@ from nnunetv2_le.evaluation.quality_control import (
     QualityControlCurve,
     quality_control_curve,
 )
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes
+from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes, own_style
 
 
+@own_style()
 def quality_control_figure(
     methods: Mapping[str, tuple[np.ndarray, np.ndarray]], *, dice_threshold: float
 ) -> Figure:

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import ReliabilityBins
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_figure
+from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_figure, own_style
 
 
+@own_style()
 def reliability_figure(bins: Mapping[str, ReliabilityBins]) -> Figure:
     """Accuracy against confidence, above the share of predictions in each bin.
 

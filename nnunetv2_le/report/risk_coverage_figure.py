@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.failure_detection import aurc, optimal_aurc, risk_coverage_curve
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes
+from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes, own_style
 
 
+@own_style()
 def risk_coverage_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, risk_name: str = "1 - Dice"
 ) -> Figure:

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nnunetv2_le.evaluation.correlation import pearson, spearman
-from nnunetv2_le.report.figure_files import colour, new_axes
+from nnunetv2_le.report.figure_files import colour, new_axes, own_style
 
 
+@own_style()
 def scatter_figure(
     scores: np.ndarray,
     dice: np.ndarray,

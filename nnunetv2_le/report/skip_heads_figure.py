@@ -3,11 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunetv2_le.report.figure_files import colour, new_figure
+from nnunetv2_le.report.figure_files import colour, new_figure, own_style
 
 _BAND = 0.1  # of a standard deviation, as in Kushibar et al. 2022, fig. 3
 
 
+@own_style()
 def skip_heads_figure(table: pd.DataFrame) -> Figure:
     """Three panels over the number of skipped heads.
 

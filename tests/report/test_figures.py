@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError, OutputError
@@ -25,6 +26,15 @@ CONFIDENCES = np.array([5.0, 3.0, 4.0, 1.0, 2.0])
 
 def lines(figure: Figure, axes: int = 0):
     return {line.get_label(): line for line in figure.axes[axes].get_lines()}
+
+
+def test_figures_do_not_depend_on_the_style_of_the_process(tmp_path):
+    contents = []
+    for size in (10, 60):
+        with rc_context({"font.size": size, "axes.labelsize": size}):
+            figure = scatter_figure(CONFIDENCES, DICE, score_name="score")
+            contents.append(save_figure(figure, tmp_path / str(size), "s")[0].read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_figure_files_are_written_in_both_formats_and_repeat(tmp_path):
