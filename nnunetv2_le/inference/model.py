@@ -7,10 +7,13 @@ it, which runs code that the file brings along (``documentation/security.md``).
 
 import copy
 import inspect
+import io
 import json
 import logging
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,11 +279,15 @@ def _load_weights(
 
 
 def _find_trainer(name: str) -> type[nnUNetTrainer]:
+    said = io.StringIO()  # nnU-Net prints how it searches, and imports what warns of its own
     try:
-        trainer: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
+        with redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise ModelFolderError(
             f"The model was trained with {name!r}, a trainer that is neither nnU-Net's nor in "
             "nnUNet_extTrainer. Install it, or add its folder to nnUNet_extTrainer."
         ) from error
+    logger.debug("%s", said.getvalue())
     return trainer
