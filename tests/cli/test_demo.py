@@ -25,7 +25,7 @@ def test_the_demo_goes_all_the_way_and_restores_the_environment(tmp_path):
     before = {name: os.environ.get(name) for name in NNUNET_VARIABLES}
     rows = demo.run(request)
     assert {name: os.environ.get(name) for name in NNUNET_VARIABLES} == before
-    assert [row.case for row in rows] == ["clean_000", "shifted_000_ghosting"]
+    assert [row.case for row in rows] == ["clean_000", "shifted_000_noise"]
     assert all(0 <= row.dice <= 1 for row in rows)
     assert (tmp_path / "demo" / "predictions" / "uncertainty.csv").is_file()
 
