@@ -20,9 +20,12 @@ class HeadSource(nn.Module):
         network: the network; its parameters are loaded by name, so it is kept as it is.
         head_names: a name for each head, shallow to deep.
         num_fused_heads: how many of the last heads make the segmentation.
+        family_name: the family that the heads are: ``heads``, whose order is depth, or
+            ``multi_head``, copies of one head without an order.
     """
 
     network: Any
+    family_name: str = "heads"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
