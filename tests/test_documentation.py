@@ -227,20 +227,24 @@ def _plan() -> MemberPlan:
     return MemberPlan(tuple(families), fused=(0,))
 
 
+def _maps() -> tuple[str, ...]:
+    settings = importlib.import_module("nnunetv2_le.inference.settings")
+    return settings.available_maps(_plan().families)
+
+
 def test_the_readme_describes_exactly_the_columns_that_there_are():
     described = {
         name: (column.unit, column.direction, column.description)
-        for name, column in describe_columns(_plan()).items()
+        for name, column in describe_columns(_plan(), _maps()).items()
     }
     assert _columns_of_the_readme() == described
 
 
 def test_the_readme_names_exactly_the_maps_that_there_are():
-    settings = importlib.import_module("nnunetv2_le.inference.settings")
     named = {
         template.replace("FAMILY", family) for template in _table("map") for family in FAMILIES
     }
-    assert named == set(settings.available_maps(_plan().families))
+    assert named == set(_maps())
 
 
 def test_the_readme_shows_columns_in_the_order_of_the_table():
@@ -250,7 +254,7 @@ def test_the_readme_shows_columns_in_the_order_of_the_table():
         if line.startswith("    case ")
     )
     shown = header.split()
-    every = ["case", *describe_columns(_plan())]
+    every = ["case", *describe_columns(_plan(), _maps())]
     assert shown == sorted(shown, key=every.index)
 
 

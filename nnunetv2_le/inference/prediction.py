@@ -154,6 +154,7 @@ def predict_case(
         (depth, height, width),
         fusion=settings.fusion,
         keep_members=settings.save_heads,
+        maps=settings.maps,
     )
     with torch.inference_mode(), _autocast(window.device):
         for slab in window.slabs(

@@ -207,7 +207,8 @@ class LayerEnsemblePredictor:
 
     def describe(self) -> dict[str, Any]:
         """What ``uncertainty.json`` says: columns, members, settings, model and versions."""
-        columns = {name: asdict(column) for name, column in describe_columns(self.plan).items()}
+        described = describe_columns(self.plan, self.settings.maps)
+        columns = {name: asdict(column) for name, column in described.items()}
         return {
             "columns": columns,
             "families": {family.name: list(family.members) for family in self.plan.families},

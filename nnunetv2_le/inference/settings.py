@@ -6,6 +6,7 @@ from typing import get_args
 
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Family, Fusion
+from nnunetv2_le.uncertainty.map_names import map_names, on_demand_maps
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class PredictionSettings:
         families: families of members that are kept.
         skip_heads: how many of the first heads do not enter the layer agreement (AULA).
         fusion: how the fused members become the segmentation.
-        maps: voxel maps that are written.
+        maps: voxel maps that are written; those made on demand also get columns in the tables.
         save_probabilities: write fused probabilities as nnU-Net does.
         save_heads: write the probabilities of every head.
         step_size: step between tiles as a share of the tile.
@@ -57,8 +58,7 @@ class PredictionSettings:
 
 def available_maps(families: Sequence[Family]) -> tuple[str, ...]:
     """Names of the voxel maps that a run with these families has."""
-    kinds = ("mutual_information", "variance", "agreement")
-    return ("entropy", *(f"{family.name}_{kind}" for family in families for kind in kinds))
+    return map_names(families, on_demand_maps(families))
 
 
 def require_maps(maps: Sequence[str], families: Sequence[Family]) -> None:

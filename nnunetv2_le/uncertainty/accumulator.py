@@ -6,6 +6,7 @@ lies, and only what the grid keeps is moved to the CPU. The result does not depe
 was cut into slabs or pieces, to the last bit.
 """
 
+from collections.abc import Collection
 from typing import get_args
 
 import numpy as np
@@ -23,8 +24,15 @@ from nnunetv2_le.uncertainty.decisions import (
     label_masks,
 )
 from nnunetv2_le.uncertainty.fusion import FusedVoxels, fuse, staple_logits
+from nnunetv2_le.uncertainty.map_names import map_names
 from nnunetv2_le.uncertainty.probabilities import probabilities
-from nnunetv2_le.uncertainty.voxel_maps import entropy_nats, mutual_information_nats, variance
+from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
+from nnunetv2_le.uncertainty.voxel_maps import (
+    entropy_nats,
+    mutual_information_nats,
+    total_entropy_nats,
+    variance,
+)
 
 # Members x channels x voxels of one piece, which bounds each temporary: 4 MB of float32 on the CPU
 # (where smaller and larger pieces were no faster), 256 MB on a GPU (few launches).
@@ -45,6 +53,8 @@ class Accumulator:
             the whole volume, which keeps every member's decisions until the end; ``last`` fused
             member alone; ``nnunet``, the mean of logits, as nnU-Net averages folds.
         keep_members: keep float16 logits of every family member.
+        maps: names of voxel maps that are wanted; needed for those alone that are made on demand
+            (``<family>_ttest``, ``<family>_total_entropy``).
 
     Raises:
         SettingError: the plan fuses no member or one that it does not have, or the grid is empty.
@@ -58,6 +68,7 @@ class Accumulator:
         *,
         fusion: Fusion = "mean",
         keep_members: bool = False,
+        maps: Collection[str] = (),
     ) -> None:
         _check(plan, shape, fusion)
         self._plan, self._labels, self._fusion = plan, labels, fusion
@@ -69,7 +80,7 @@ class Accumulator:
         channels, voxels = labels.num_channels, int(np.prod(shape))
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
         self._decided = self._room_for_decisions(1, voxels)[0]
-        self._maps = {name: torch.empty(voxels) for name in _map_names(plan)}
+        self._maps = {name: torch.empty(voxels) for name in map_names(plan.families, maps)}
         self._member_logits = (
             torch.empty((plan.num_family_members, channels, voxels), dtype=torch.float16)
             if keep_members
@@ -165,6 +176,7 @@ class Accumulator:
                 mutual_information_nats(members, has_regions=has_regions),
             )
             self._keep(f"{family.name}_variance", where, variance(members))
+            self._keep_on_demand(family.name, where, members)
         if self._member_logits is not None:
             family_members = self._plan.num_family_members
             self._member_logits[:, :, where].copy_(raw[:family_members])
@@ -193,6 +205,15 @@ class Accumulator:
             self._keep(f"{family.name}_agreement", where, share)
         everyone = torch.cat((decisions, fused.decisions[None]))
         self._counts += count_overlaps(everyone, num_labels=num_labels).cpu()
+
+    def _keep_on_demand(
+        self, family: str, where: slice, members: Float[Tensor, "members channels voxels"]
+    ) -> None:
+        has_regions = self._labels.has_regions
+        if (name := f"{family}_ttest") in self._maps:
+            self._keep(name, where, inseparable_classes_p_value(members, has_regions=has_regions))
+        if (name := f"{family}_total_entropy") in self._maps:
+            self._keep(name, where, total_entropy_nats(members, has_regions=has_regions))
 
     def _keep(self, name: str, where: slice, values: Float[Tensor, "voxels"]) -> None:
         self._maps[name][where].copy_(values)
@@ -256,11 +277,6 @@ def _check(plan: MemberPlan, shape: tuple[int, int, int], fusion: str) -> None:
         )
     if min(shape) < 1:
         raise SettingError(f"expected a grid of at least one voxel, got {shape!r}")
-
-
-def _map_names(plan: MemberPlan) -> list[str]:
-    kinds = ("mutual_information", "variance", "agreement")
-    return ["entropy", *(f"{family.name}_{kind}" for family in plan.families for kind in kinds)]
 
 
 def _pick(values: Tensor, numbers: list[int]) -> Tensor:

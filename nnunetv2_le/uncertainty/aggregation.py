@@ -8,17 +8,20 @@ Conventions:
 
 Metrics:
     ``image_mean``: mean over all voxels. ``foreground_mean``: over the mask. ``boundary_mean``:
-        over the ring.
-    ``non_boundary_mean``: over all voxels outside the ring (without a mask that is all voxels).
-        ``patch_max``: highest mean of a
-    10-voxel cube that slides inside the image; a shorter axis is taken whole, so that a slice has
-    squares.
-    ``boundary_ratio``: 100 x sum over all voxels / number of voxels of the ring's outer half.
+    over the ring. ``non_boundary_mean``: over all voxels outside the ring (without a mask that is
+    all voxels). ``patch_max``: highest mean of a 10-voxel cube that slides inside the image; a
+    shorter axis is taken whole, so that a slice has squares. ``boundary_ratio``: 100 x sum over all
+    voxels / number of voxels outside the mask that share a face, an edge or a corner with it.
 
 References:
     Jungo, Balsiger and Reyes, Front. Neurosci. 2020 (boundaries dominate the mean). Zenk et al.,
     "Comparative benchmarking of failure detection methods in medical image segmentation",
-    arXiv:2406.03323 (aggregations, 10-voxel patches). ``boundary_ratio`` is UnnUNet's.
+    arXiv:2406.03323 (aggregations, 10-voxel patches). Katz and Mendelson, UnnUNet, 2023,
+    https://github.com/KanielDatz/UnnUNet (``boundary_ratio``; its outer ring is a dilation by 3 x 3
+    pixels minus the mask, here by 3 x 3 x 3 voxels, which in a slice is the same).
+
+Deviations:
+    UnnUNet divides by 0 where the mask is empty; here ``boundary_ratio`` is undefined there.
 """
 
 import math
@@ -84,7 +87,7 @@ class MaskRegions:
         inner = self.mask & ~ndimage.binary_erosion(self.mask, neighbours, border_value=1)
         self.ring = outer | inner
         self.num_mask = int(np.count_nonzero(self.mask))
-        self.num_outer = int(np.count_nonzero(outer))
+        self.num_outer = int(np.count_nonzero(_dilated(self.mask))) - self.num_mask
         self.num_ring = int(np.count_nonzero(self.ring))
 
 
@@ -121,6 +124,20 @@ def patch_max(
             whole[axis] = slice(first, first + length - size + 1)
             values = means[tuple(whole)]
     return float(values.max())
+
+
+def _dilated(mask: Bool[np.ndarray, "depth height width"]) -> Bool[np.ndarray, "..."]:
+    """The mask and all voxels that share a face, an edge or a corner with it.
+
+    A cube is its three axes one after another, which is many times faster than SciPy's dilation.
+    """
+    for axis in range(3):
+        rows = np.moveaxis(mask, axis, 0)
+        wider = rows.copy()
+        wider[1:] |= rows[:-1]
+        wider[:-1] |= rows[1:]
+        mask = np.moveaxis(wider, 0, axis)
+    return mask
 
 
 def _sum(

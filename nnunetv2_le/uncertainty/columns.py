@@ -1,9 +1,11 @@
 """The columns of the score tables: names, order, units and what each means."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from nnunetv2_le.types import Direction, MemberPlan
 from nnunetv2_le.uncertainty.aggregation import AGGREGATIONS, Aggregation
+from nnunetv2_le.uncertainty.map_names import map_names
 
 _AGGREGATION_TEXT: dict[Aggregation, str] = {
     "foreground_mean": "mean over the fused foreground",
@@ -11,7 +13,8 @@ _AGGREGATION_TEXT: dict[Aggregation, str] = {
     "boundary_mean": "mean over one voxel either side of the fused boundary",
     "non_boundary_mean": "mean over all voxels but one either side of the fused boundary",
     "patch_max": "highest mean of a sliding 10-voxel cube",
-    "boundary_ratio": "100 x sum over the image / number of voxels just outside the fused boundary",
+    "boundary_ratio": "100 x sum over the image / number of voxels that touch the fused mask from "
+    "outside",
 }
 
 
@@ -30,13 +33,18 @@ class ColumnDescription:
     description: str
 
 
-def case_columns(plan: MemberPlan) -> tuple[str, ...]:
+def case_columns(plan: MemberPlan, maps: Collection[str] = ()) -> tuple[str, ...]:
     """Names of ``CaseScores.scores`` in the order of the tables."""
-    return tuple(describe_columns(plan))
+    return tuple(describe_columns(plan, maps))
 
 
-def describe_columns(plan: MemberPlan) -> dict[str, ColumnDescription]:
-    """Unit, direction and meaning of every column of ``CaseScores.scores``, in order."""
+def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, ColumnDescription]:
+    """Unit, direction and meaning of every column of ``CaseScores.scores``, in order.
+
+    Args:
+        plan: the members of the run.
+        maps: voxel maps that were asked for; those made on demand have columns only then.
+    """
     columns = {
         "aula": _agreement(
             "area under the curve of Dice between each head and the next (trapezoid, spacing 1)"
@@ -53,7 +61,7 @@ def describe_columns(plan: MemberPlan) -> dict[str, ColumnDescription]:
         columns[f"{family.name}_consensus_dice"] = _agreement(
             f"mean Dice of the {family.name} with the fused segmentation"
         )
-    for name, unit, text in _aggregated_maps(plan):
+    for name, (unit, text) in _aggregated_maps(plan, maps).items():
         for aggregation in AGGREGATIONS:
             columns[f"{name}_{aggregation}"] = ColumnDescription(
                 unit, "higher_is_worse", f"{text}: {_AGGREGATION_TEXT[aggregation]}"
@@ -67,19 +75,23 @@ def describe_columns(plan: MemberPlan) -> dict[str, ColumnDescription]:
     return columns
 
 
-def aggregated_maps(plan: MemberPlan) -> tuple[str, ...]:
+def aggregated_maps(plan: MemberPlan, maps: Collection[str] = ()) -> tuple[str, ...]:
     """Names of the voxel maps that are aggregated to scores, in order."""
-    return tuple(name for name, _, _ in _aggregated_maps(plan))
+    return tuple(_aggregated_maps(plan, maps))
 
 
-def _aggregated_maps(plan: MemberPlan) -> list[tuple[str, str, str]]:
-    """Name, unit and meaning of each map."""
-    maps = [("entropy", "nats", "entropy of the fused probability")]
+def _aggregated_maps(plan: MemberPlan, maps: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Unit and meaning of each map."""
+    texts = {"entropy": ("nats", "entropy of the fused probability")}
     for family in plan.families:
-        information = f"mutual information between prediction and member of {family.name}"
-        maps.append((f"{family.name}_mutual_information", "nats", information))
-        maps.append((f"{family.name}_variance", "1", f"variance over {family.name}"))
-    return maps
+        name = family.name
+        information = f"mutual information between prediction and member of {name}"
+        texts[f"{name}_mutual_information"] = ("nats", information)
+        texts[f"{name}_variance"] = ("1", f"variance over {name}")
+        test = f"p-value, where at least 0.05, of the two most probable classes over {name}"
+        texts[f"{name}_ttest"] = ("1", test)
+        texts[f"{name}_total_entropy"] = ("nats", f"entropy summed over all {name}")
+    return {name: texts[name] for name in map_names(plan.families, maps) if name in texts}
 
 
 def _agreement(description: str) -> ColumnDescription:

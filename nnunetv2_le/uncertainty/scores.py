@@ -76,7 +76,9 @@ def score_case(
     agreements = _agreements(counts, plan, curves)
     if is_empty:
         agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
-    sums = {name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan)}
+    sums = {
+        name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan, accumulated.maps)
+    }
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
     union = accumulated.fused_foreground
     scores = {

@@ -8,18 +8,20 @@ Conventions:
 
 Metrics:
     With p_mc the probability that member m = 1..M gives channel c = 1..C, and p_c its mean over
-    members: entropy -sum_c p_c ln p_c; expected entropy (1/M) sum_m of the entropy of p_m; mutual
-        information = entropy of p minus
-    expected entropy; variance (1/C) sum_c (1/M) sum_m (p_mc - p_c)^2.
+    members: entropy -sum_c p_c ln p_c; expected entropy (1/M) sum_m of the entropy of p_m; total
+    entropy sum_m of the entropy of p_m; mutual information = entropy of p minus expected entropy;
+    variance (1/C) sum_c (1/M) sum_m (p_mc - p_c)^2.
 
 References:
     Depeweg et al., "Decomposition of uncertainty in Bayesian deep learning", ICML 2018 (entropy =
     expected entropy + mutual information). Kushibar et al., MICCAI 2022, arXiv:2203.08878, section
-    2.2 (variance and entropy of layer ensembles).
+    2.2 (variance and entropy of layer ensembles). Katz and Mendelson, UnnUNet, 2023,
+    https://github.com/KanielDatz/UnnUNet (entropy between all predictions).
 
 Deviations:
     The variance is that of probabilities; the code published with the paper takes the variance of
-    label numbers, which depends on how labels are numbered.
+    label numbers, which depends on how labels are numbered. UnnUNet's code sums the total entropy
+    over one class; its text says all classes, which is done here.
 """
 
 import torch
@@ -55,6 +57,25 @@ def expected_entropy_nats(
         has_regions: whether channels are overlapping regions.
     """
     return mean_over(_entropies(probability, has_regions), 0)
+
+
+def total_entropy_nats(
+    probability: Float[Tensor, "members channels *space"], *, has_regions: bool = False
+) -> Float[Tensor, "*space"]:
+    """Entropy over all predictions, ``-sum_m sum_c p_mc ln p_mc``; not divided by anything.
+
+    Members times the expected entropy: it knows how undecided members are, not whether they
+    contradict each other.
+
+    Args:
+        probability: probabilities of members, in [0, 1].
+        has_regions: whether channels are overlapping regions; then a member's entropy is the mean
+            over regions.
+
+    Returns:
+        Nats, from 0 to members x ln(channels); for regions to members x ln 2.
+    """
+    return sum_over(_entropies(probability, has_regions), 0)
 
 
 def mutual_information_nats(

@@ -29,6 +29,13 @@ def _rings(mask):
     return outer, inner
 
 
+def _touching(mask):
+    """Outside voxels with a mask voxel among their 26 neighbours."""
+    spans = [[slice(max(0, i - 1), i + 2) for i in index] for index in np.ndindex(mask.shape)]
+    near = np.array([mask[tuple(span)].any() for span in spans]).reshape(mask.shape)
+    return near & ~mask
+
+
 def _patches(values, edge):
     spans = [min(edge, length) for length in values.shape]
     starts = [range(length - span + 1) for length, span in zip(values.shape, spans, strict=True)]
@@ -51,7 +58,7 @@ def _mean(values):
 def test_aggregations_equal_loops_over_voxels(seed, shape, share):
     rng = np.random.default_rng(seed)
     values, mask = rng.random(shape).astype(np.float32), rng.random(shape) < share
-    outer, inner = _rings(mask)
+    (outer, inner), touching = _rings(mask), _touching(mask)
     exact = values.astype(np.float64)
     expected = {
         "foreground_mean": _mean(exact[mask]),
@@ -59,11 +66,19 @@ def test_aggregations_equal_loops_over_voxels(seed, shape, share):
         "boundary_mean": _mean(exact[outer | inner]),
         "non_boundary_mean": _mean(exact[~(outer | inner)]),
         "patch_max": max(_patches(exact, 10)),
-        "boundary_ratio": 100 * exact.sum() / outer.sum() if outer.any() else math.nan,
+        "boundary_ratio": 100 * exact.sum() / touching.sum() if touching.any() else math.nan,
     }
     mine = MapSums(values).aggregate(MaskRegions(mask))
     assert tuple(mine) == AGGREGATIONS
     assert mine == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+def test_boundary_ratio_of_a_slice_is_that_of_a_dilation_by_3_x_3():
+    mask = np.zeros((1, 9, 9), dtype=bool)
+    mask[0, 3:6, 3:6] = True  # a ring of 16 pixels, corners included
+    values = np.full(mask.shape, 0.5, dtype=np.float32)
+    ratio = MapSums(values).aggregate(MaskRegions(mask))["boundary_ratio"]
+    assert ratio == pytest.approx(100 * 81 * 0.5 / 16)
 
 
 def test_without_foreground_only_image_scores_are_defined():

@@ -47,6 +47,22 @@ def test_columns_are_those_of_the_design_in_its_order():
     assert len(columns) == len(set(columns)) == 7 + 5 * 6 + 2
 
 
+def test_maps_on_demand_have_columns_where_they_were_asked_for():
+    members, maps = make_members(0), ("mirrors_ttest", "heads_total_entropy", "heads_variance")
+    scores = score_case(
+        "case",
+        members.accumulate(maps=maps),
+        plan=members.plan,
+        labels=members.labels,
+        voxel_volume_ml=0.002,
+    )
+    columns = case_columns(members.plan, maps)
+    assert tuple(scores.scores) == columns
+    added = set(columns) - set(case_columns(members.plan))
+    assert {name.partition("_")[0] for name in added} == {"heads", "mirrors"}
+    assert len(added) == 2 * 6
+
+
 @settings(max_examples=25)
 @given(options=random_members())
 def test_every_column_is_there_once_in_order(options: dict):

@@ -14,6 +14,7 @@ from nnunetv2_le.uncertainty.voxel_maps import (
     entropy_nats,
     expected_entropy_nats,
     mutual_information_nats,
+    total_entropy_nats,
     variance,
 )
 
@@ -77,6 +78,8 @@ def test_maps_equal_loops_over_voxels(seed, members, channels, has_regions, scal
     p = torch.from_numpy(probability)
     close = {"rtol": 1e-9, "atol": 1e-12}
     np.testing.assert_allclose(expected_entropy_nats(p, has_regions=has_regions), expected, **close)
+    total = total_entropy_nats(p, has_regions=has_regions)
+    np.testing.assert_allclose(total, members * expected, rtol=1e-9, atol=1e-11)
     mine = mutual_information_nats(p, has_regions=has_regions)
     np.testing.assert_allclose(mine, information, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(variance(p), probability.var(axis=0).mean(axis=0), **close)
