@@ -1,0 +1,1 @@
+"""From a score to a decision: what is fitted on labelled cases and applied to new ones."""

@@ -1,0 +1,103 @@
+"""Which labels remain possible at a voxel.
+
+Conventions:
+    Probabilities have shape (channels, voxels), after the temperature. The set of a voxel is every
+    class with a probability of at least the threshold, and always the most probable one. Regions
+    are questions of their own: each has a set out of {in, out}. Voxels count within a region of
+    interest (the dilated union of segmentation and reference; for a new case of the segmentation).
+
+Metrics:
+    loss of a case: share of its voxels whose true label is not in the set (regions: mean over
+    regions). It never falls as the threshold rises. The threshold is the highest of a fixed grid
+    with (K R + 1) / (K + 1) <= alpha, K groups, R their mean loss; E[loss of a new case] <= alpha.
+
+Assumption:
+    Exchangeability of cases (see `conformal`); nothing is promised for a single voxel.
+
+References:
+    Angelopoulos et al. 2022, arXiv:2208.02814. Sadinle, Lei and Wasserman 2019, arXiv:1609.00451
+    (sets of least ambiguity).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class PredictionSets:
+    """The threshold and what it costs.
+
+    Attributes:
+        threshold: probability from which a label stays possible, at most 0.5.
+        alpha: expected share of a new case's voxels whose true label is not in the set.
+        ambiguous: mean share of labelled cases' voxels with more than one label in the set.
+        num_cases: labelled cases.
+        num_groups: labelled patients.
+    """
+
+    threshold: float
+    alpha: float
+    ambiguous: float
+    num_cases: int
+    num_groups: int
+
+
+@dataclass(frozen=True)
+class CaseCurve:
+    """What one labelled case says of every threshold of the grid.
+
+    Attributes:
+        losses: share of voxels whose true label is not in the set.
+        ambiguous: share of voxels with more than one label in the set.
+    """
+
+    losses: Float[np.ndarray, "thresholds"]
+    ambiguous: Float[np.ndarray, "thresholds"]
+
+
+def case_curve(
+    probabilities: Float[np.ndarray, "channels voxels"],
+    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"],
+    *,
+    has_regions: bool = False,
+) -> CaseCurve:
+    """Losses of one case, of the voxels that are given (those of the region of interest).
+
+    Args:
+        probabilities: of each channel at each voxel.
+        truth: classes: the true channel of each voxel; regions: whether each region holds.
+        has_regions: whether channels are independent regions.
+
+    Raises:
+        InputError: no voxel, or shapes that do not fit together.
+    """
+    raise NotImplementedError
+
+
+def fit_prediction_sets(
+    curves: list[CaseCurve], *, alpha: float = 0.05, groups: Int[np.ndarray, "cases"]
+) -> PredictionSets:
+    """The highest threshold that keeps the expected loss at or below ``alpha``.
+
+    Raises:
+        SettingError: ``alpha`` is not between 0 and 1.
+        InputError: too few cases for ``alpha``.
+    """
+    raise NotImplementedError
+
+
+def prediction_sets(
+    probabilities: Float[np.ndarray, "channels *space"],
+    fitted: PredictionSets,
+    *,
+    has_regions: bool = False,
+) -> Bool[np.ndarray, "labels *space"]:
+    """Whether each label remains possible at each voxel.
+
+    Returns:
+        Classes: one mask a class, the background first. Regions: for each region ``in`` possible
+        (first all regions), then ``out`` possible.
+    """
+    raise NotImplementedError
