@@ -14,13 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.network.head_sources import HeadSource
+from nnunetv2_le.network.head_sources import HeadsAndFeatures, HeadSource
 from nnunetv2_le.network.logits import mean_probability_logits, upsample
 from nnunetv2_le.types import FAMILIES, Family, MemberPlan
 
 logger = logging.getLogger(__name__)
 
-Heads = Callable[[Tensor], list[Tensor]]
+Network = Callable[[Tensor], HeadsAndFeatures]
+NoteFeatures = Callable[[Tensor], None]
 
 _WHY_MISSING = {
     "heads": "the network has one head",
@@ -116,7 +117,7 @@ class TilePredictor:
         compiled: bool = False,
     ) -> None:
         first = sources[0]
-        folds: list[Heads] = [torch.compile(source) if compiled else source for source in sources]
+        folds: list[Network] = [torch.compile(source) if compiled else source for source in sources]
         self.groups = [[fold] for fold in folds] if separate_folds else [folds]
         self.passes = mirror_passes(mirror_axes)
         self.has_regions = has_regions
@@ -127,16 +128,24 @@ class TilePredictor:
         self.num_fused_heads = first.num_fused_heads
 
     def __call__(
-        self, tile: Float[Tensor, "1 channels *space"]
+        self, tile: Float[Tensor, "1 channels *space"], *, note_features: NoteFeatures | None = None
     ) -> Iterator[Float[Tensor, "classes *space"]]:
-        """Logits of all members, in the order of the plan; the caller may overwrite them."""
-        for folds in self.groups:
-            yield from self._members(tile, folds)
+        """Logits of all members, in the order of the plan; the caller may overwrite them.
 
-    def _members(self, tile: Tensor, folds: Sequence[Heads]) -> Iterator[Tensor]:
+        Args:
+            tile: a part of the image.
+            note_features: gets the pooled features of the tile, (features,), as the first fold's
+                network sees it unmirrored; not called where the network has none.
+        """
+        for number, folds in enumerate(self.groups):
+            yield from self._members(tile, folds, None if number else note_features)
+
+    def _members(
+        self, tile: Tensor, folds: Sequence[Network], note_features: NoteFeatures | None
+    ) -> Iterator[Tensor]:
         """Logits of all members, averaged over folds."""
         size = tile.shape[2:]
-        heads, mirrors = self._sums(tile, folds)
+        heads, mirrors = self._sums(tile, folds, note_features)
         passes = len(self.passes) * len(folds)
         members = {
             "heads": lambda: (_resized(heads[n], passes, size) for n in range(self.num_heads)),
@@ -146,13 +155,18 @@ class TilePredictor:
             yield from members[name]()
         yield from (_resized(heads[number], passes, size) for number in self.extra)
 
-    def _sums(self, tile: Tensor, folds: Sequence[Heads]) -> tuple[list[Tensor], list[Tensor]]:
+    def _sums(
+        self, tile: Tensor, folds: Sequence[Network], note_features: NoteFeatures | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Sums of each head over passes and folds, and of each pass's fused heads over folds."""
         heads: list[Tensor] = []
         mirrors: list[Tensor] = []
         keep_mirrors = "mirrors" in self.families
         for fold in folds:
-            for number, logits in enumerate(self._passes(fold, tile)):
+            for number, (logits, features) in enumerate(self._passes(fold, tile)):
+                if note_features is not None and features is not None:
+                    note_features(features[0])
+                    note_features = None
                 # sums are new tensors: a mirror pass may be the very tensor of the last head
                 heads = [a + b for a, b in zip(heads, logits, strict=True)] if heads else logits
                 if not keep_mirrors:
@@ -164,24 +178,27 @@ class TilePredictor:
                     mirrors.append(fused)
         return heads, mirrors
 
-    def _passes(self, fold: Heads, tile: Tensor) -> Iterator[list[Tensor]]:
-        """Heads of every mirror pass, turned back."""
+    def _passes(self, fold: Network, tile: Tensor) -> Iterator[HeadsAndFeatures]:
+        """Heads of every mirror pass, turned back, and its features."""
         flips = [[axis + 2 for axis in axes] for axes in self.passes]
         if self.batch_passes and len(flips) > 1:
             batch = fold(torch.cat([tile.flip(dims) if dims else tile for dims in flips]))
             for number, dims in enumerate(flips):
-                rows = [logits[number : number + 1] for logits in batch]
-                yield [logits.flip(dims) for logits in rows] if dims else rows
+                rows = [logits[number : number + 1] for logits in batch.heads]
+                features = None if batch.features is None else batch.features[number : number + 1]
+                yield HeadsAndFeatures(_turned(rows, dims), features)
             return
         for dims in flips:
-            if dims:
-                yield [logits.flip(dims) for logits in fold(tile.flip(dims))]
-            else:
-                yield fold(tile)
+            heads, features = fold(tile.flip(dims) if dims else tile)
+            yield HeadsAndFeatures(_turned(heads, dims), features)
 
     def _fuse(self, heads: list[Tensor], size: Sequence[int]) -> Tensor:
         full = [upsample(logits, size) for logits in heads[-self.num_fused_heads :]]
         return mean_probability_logits(full, has_regions=self.has_regions)
+
+
+def _turned(heads: list[Tensor], dims: list[int]) -> list[Tensor]:
+    return [logits.flip(dims) for logits in heads] if dims else heads
 
 
 def _resized(logits: Tensor, count: int, size: Sequence[int]) -> Tensor:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from torch import Tensor
 
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.members import TilePredictor
@@ -37,6 +39,7 @@ class CasePrediction:
         grid: the way to the image's grid.
         properties: what nnU-Net's reader and preprocessor noted, for writing with the right
             geometry.
+        features: pooled features of the encoder, mean over tiles; None where the network has none.
     """
 
     case: str
@@ -46,6 +49,7 @@ class CasePrediction:
     accumulated: Accumulated
     grid: NativeGrid
     properties: dict[str, Any]
+    features: Float[np.ndarray, "features"] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -156,10 +160,11 @@ def predict_case(
         keep_members=settings.save_heads,
         maps=settings.maps,
     )
+    features = _MeanFeatures()
     with torch.inference_mode(), _autocast(window.device):
         for slab in window.slabs(
             prepared.image,
-            predict_tile,
+            partial(predict_tile, note_features=features.add),
             num_members=plan.num_members,
             num_channels=model.labels.num_channels,
             num_folds=num_folds,
@@ -178,8 +183,34 @@ def predict_case(
         skip_heads=settings.skip_heads,
     )
     return CasePrediction(
-        prepared.name, scores, plan, model.labels, accumulated, grid, prepared.properties
+        prepared.name,
+        scores,
+        plan,
+        model.labels,
+        accumulated,
+        grid,
+        prepared.properties,
+        features.mean(),
     )
+
+
+class _MeanFeatures:
+    """Mean over the tiles of a case; a tile that two bands predict counts twice."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, features: Tensor) -> None:
+        """Take in a tile; nothing is copied from its device."""
+        self._sum = features if self._sum is None else self._sum + features
+        self._count += 1
+
+    def mean(self) -> Float[np.ndarray, "features"] | None:
+        """float32; None without a tile."""
+        if self._sum is None:
+            return None
+        return np.asarray((self._sum / self._count).float().cpu().numpy())
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[Any]:

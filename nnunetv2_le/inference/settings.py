@@ -20,6 +20,7 @@ class PredictionSettings:
         maps: voxel maps that are written; those made on demand also get columns in the tables.
         save_probabilities: write fused probabilities as nnU-Net does.
         save_heads: write the probabilities of every head.
+        save_features: write the pooled features of the encoder, ``features/CASE.npy``.
         step_size: step between tiles as a share of the tile.
         use_mirroring: test-time mirroring along the axes that the model was trained with.
         use_gaussian: weight the centre of tiles more than their border.
@@ -32,6 +33,7 @@ class PredictionSettings:
     maps: tuple[str, ...] = DEFAULT_MAPS
     save_probabilities: bool = False
     save_heads: bool = False
+    save_features: bool = False
     step_size: float = 0.5
     use_mirroring: bool = True
     use_gaussian: bool = True

@@ -72,16 +72,24 @@ class CaseWriter:
         if self.settings.save_heads:
             for folder, _ in self._head_folders():
                 files += [folder / f"{case}.npz", folder / f"{case}.pkl"]
+        if self.settings.save_features:
+            files.append(self.features_file(case))
         return [*files, self.record_file(case)]
 
     def record_file(self, case: str) -> Path:
         """The file whose presence means that the case is done."""
         return self.folder / "cases" / f"{case}.json"
 
+    def features_file(self, case: str) -> Path:
+        """Pooled features of the encoder; of length 0 where the network has none."""
+        return self.folder / "features" / f"{case}.npy"
+
     def open_folders(self) -> None:
         """Make OUT with its folders, and the files that nnU-Net puts beside segmentations."""
         for part in (self.folder, self.folder / "cases", self.folder / "uncertainty"):
             part.mkdir(parents=True, exist_ok=True)
+        if self.settings.save_features:
+            (self.folder / "features").mkdir(exist_ok=True)
         folders = [self.folder]
         if self.settings.save_heads:
             folders += [folder for folder, _ in self._head_folders()]
@@ -123,8 +131,16 @@ class CaseWriter:
             write_map(target, values, prediction.properties, output=self.folder)
         if settings.save_heads:
             self._write_heads(prediction)
+        if settings.save_features:
+            self._write_features(prediction)
         record = case_record(prediction) | self._settings_record()
         write_json(self.record_file(case), record, output=self.folder)
+
+    def _write_features(self, prediction: CasePrediction) -> None:
+        features = prediction.features
+        values = np.empty(0, dtype=np.float32) if features is None else features
+        target = self.features_file(prediction.case)
+        replace_whole(target, lambda path: np.save(path, values), output=self.folder)
 
     def _write_heads(self, prediction: CasePrediction) -> None:
         """A folder a head in nnU-Net's own layout: nnUNetv2_ensemble can combine any of them."""

@@ -1,16 +1,31 @@
 """What gives the heads of a network, whoever trained it, under one interface.
 
 A head source is a module that maps a patch to one tensor of logits a head, shallow to deep, each at
-its own layer's resolution. A layer ensemble has its own heads; a stock nnU-Net has its
-deep-supervision heads; any other network has one.
+its own layer's resolution, and to pooled features of its encoder, all from one forward pass. A
+layer ensemble has its own heads; a stock nnU-Net has its deep-supervision heads; any other network
+has one.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+from nnunetv2_le.network.pooled_features import has_encoder_stages, pool
+
+
+class HeadsAndFeatures(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        heads: logits of every head, shallow to deep, each (batch, classes, *coarse).
+        features: pooled features of the encoder, (batch, features); None where the network has no
+            encoder of nnU-Net's.
+    """
+
+    heads: list[Tensor]
+    features: Tensor | None
 
 
 class HeadSource(nn.Module):
@@ -22,6 +37,7 @@ class HeadSource(nn.Module):
         num_fused_heads: how many of the last heads make the segmentation.
         family_name: the family that the heads are: ``heads``, whose order is depth, or
             ``multi_head``, copies of one head without an order.
+        has_features: whether it gives pooled features.
     """
 
     network: Any
@@ -32,12 +48,19 @@ class HeadSource(nn.Module):
         self.network = network
         self.head_names: tuple[str, ...] = ("output",)
         self.num_fused_heads = 1
+        self.has_features = has_encoder_stages(network)
 
-    def forward(
-        self, images: Float[Tensor, "batch channels *space"]
-    ) -> list[Float[Tensor, "batch classes *coarse"]]:
-        """Logits of every head."""
-        return [self.network(images)]
+    def forward(self, images: Float[Tensor, "batch channels *space"]) -> HeadsAndFeatures:
+        """Logits of every head, and pooled features."""
+        logits, features = self._run(images)
+        return HeadsAndFeatures([logits], features)
+
+    def _run(self, images: Tensor) -> tuple[Any, Tensor | None]:
+        """The network's own output, and pooled features."""
+        if not self.has_features:
+            return self.network(images), None
+        stages = self.network.encoder(images)
+        return self.network.decoder(stages), pool(stages)
 
 
 class LayerEnsembleHeads(HeadSource):
@@ -47,12 +70,12 @@ class LayerEnsembleHeads(HeadSource):
         super().__init__(network)
         self.head_names = network.head_names
         self.num_fused_heads = network.num_fused_heads
+        self.has_features = True
 
-    def forward(
-        self, images: Float[Tensor, "batch channels *space"]
-    ) -> list[Float[Tensor, "batch classes *coarse"]]:
-        """Logits of every head."""
-        return list(self.network.head_logits(images))
+    def forward(self, images: Float[Tensor, "batch channels *space"]) -> HeadsAndFeatures:
+        """Logits of every head, and pooled features."""
+        heads, stages = self.network.head_logits_and_stages(images)
+        return HeadsAndFeatures(list(heads), pool(stages))
 
 
 class DeepSupervisionHeads(HeadSource):
@@ -69,11 +92,10 @@ class DeepSupervisionHeads(HeadSource):
         self.skip = 1 if stages > 1 else 0
         self.head_names = tuple(f"decoder_{number}" for number in range(self.skip, stages))
 
-    def forward(
-        self, images: Float[Tensor, "batch channels *space"]
-    ) -> list[Float[Tensor, "batch classes *coarse"]]:
-        """Logits of every trained head."""
-        return list(self.network(images))[::-1][self.skip :]
+    def forward(self, images: Float[Tensor, "batch channels *space"]) -> HeadsAndFeatures:
+        """Logits of every trained head, and pooled features."""
+        logits, features = self._run(images)
+        return HeadsAndFeatures(list(logits)[::-1][self.skip :], features)
 
 
 def head_source(network: nn.Module, *, deep_supervision: bool) -> HeadSource:

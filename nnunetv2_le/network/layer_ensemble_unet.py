@@ -111,11 +111,21 @@ class LayerEnsembleUNet(nn.Module):
             images: a batch of patches.
             first: the first head that is wanted; the heads before it cost nothing.
         """
-        seen = zip(self._heads(), self._features(images), strict=True)
-        return [head(features) for head, features in list(seen)[first:]]
+        return self._logits(self._features(images)[0], first=first)
 
-    def _features(self, images: Tensor) -> list[Tensor]:
-        """What each head sees, in head order."""
+    def head_logits_and_stages(
+        self, images: Float[Tensor, "batch channels *space"]
+    ) -> tuple[list[Float[Tensor, "batch classes *coarse"]], list[Float[Tensor, "batch _ *_"]]]:
+        """Logits of every head, and the output of every encoder stage, from one forward pass."""
+        seen, stages = self._features(images)
+        return self._logits(seen), stages
+
+    def _logits(self, seen: list[Tensor], *, first: int = 0) -> list[Tensor]:
+        pairs = list(zip(self._heads(), seen, strict=True))
+        return [head(features) for head, features in pairs[first:]]
+
+    def _features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What each head sees, in head order; and the outputs of the encoder's stages."""
         stem = getattr(self.encoder, "stem", None)
         x = images if stem is None else stem(images)
         seen: list[Tensor] = []
@@ -132,7 +142,7 @@ class LayerEnsembleUNet(nn.Module):
             outputs = self._run(stage, torch.cat((transposed(x), skip), dim=1))
             x = outputs[-1]
             seen += [scale_gradient(output, self.decoder_gradient) for output in outputs]
-        return [*seen[:-1], x]
+        return [*seen[:-1], x], skips
 
     def _run(self, stage: nn.Module, x: Tensor) -> list[Tensor]:
         """Outputs of a stage that carry a head; the last one is the stage's own output."""
