@@ -4,15 +4,10 @@ nnU-Net imports every module it finds there as a top-level module and drops it a
 themselves live in the package, so that there is one copy of each, however often nnU-Net searches.
 """
 
+from nnunetv2_le.training.dropout_trainer import DropoutTrainer, DropoutTrainerHalf
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
-from nnunetv2_le.training.lengths import (
-    LayerEnsembleTrainer_1epoch,
-    LayerEnsembleTrainer_5epochs,
-    LayerEnsembleTrainer_20epochs,
-    LayerEnsembleTrainer_50epochs,
-    LayerEnsembleTrainer_100epochs,
-    LayerEnsembleTrainer_250epochs,
-)
+from nnunetv2_le.training.lengths import TRAINERS
+from nnunetv2_le.training.multi_head_trainer import MultiHeadTrainer, MultiHeadTrainer10
 from nnunetv2_le.training.variants import (
     LayerEnsembleTrainerBlockHeads,
     LayerEnsembleTrainerDecoderHeads,
@@ -20,16 +15,17 @@ from nnunetv2_le.training.variants import (
     LayerEnsembleTrainerProbes,
 )
 
-__all__ = [
+globals().update(TRAINERS)
+
+__all__ = [  # noqa: PLE0604 (names of classes that were made above)
+    "DropoutTrainer",
+    "DropoutTrainerHalf",
     "LayerEnsembleTrainer",
     "LayerEnsembleTrainerBlockHeads",
     "LayerEnsembleTrainerDecoderHeads",
     "LayerEnsembleTrainerFullGradient",
     "LayerEnsembleTrainerProbes",
-    "LayerEnsembleTrainer_1epoch",
-    "LayerEnsembleTrainer_5epochs",
-    "LayerEnsembleTrainer_20epochs",
-    "LayerEnsembleTrainer_50epochs",
-    "LayerEnsembleTrainer_100epochs",
-    "LayerEnsembleTrainer_250epochs",
+    "MultiHeadTrainer",
+    "MultiHeadTrainer10",
+    *TRAINERS,
 ]

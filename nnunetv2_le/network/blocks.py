@@ -45,9 +45,9 @@ def require_encoder_decoder(network: nn.Module) -> None:
 
 
 def unsupported(architecture: str, reason: str) -> str:
-    """The one line for a network that cannot carry heads."""
+    """The one line for a network that the trainers of this package cannot take."""
     return (
-        "A layer ensemble needs a network with a convolutional encoder and decoder (PlainConvUNet, "
+        "The trainer needs a network with a convolutional encoder and decoder (PlainConvUNet, "
         f"ResidualEncoderUNet, ResidualUNet); {architecture} {reason}. Plan the data set with one "
         "of nnU-Net's U-Net planners, or train this architecture with nnU-Net's own trainer for it."
     )

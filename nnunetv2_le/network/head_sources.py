@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
 from nnunetv2_le.network.pooled_features import has_encoder_stages, pool
 
 
@@ -98,15 +99,35 @@ class DeepSupervisionHeads(HeadSource):
         return HeadsAndFeatures(list(logits)[::-1][self.skip :], features)
 
 
+class MultiHeadHeads(HeadSource):
+    """The copies of a multi-head network; all of them make the segmentation."""
+
+    family_name = "multi_head"
+
+    def __init__(self, network: MultiHeadUNet) -> None:
+        super().__init__(network)
+        self.head_names = network.head_names
+        self.num_fused_heads = network.num_heads
+        self.has_features = True
+
+    def forward(self, images: Float[Tensor, "batch channels *space"]) -> HeadsAndFeatures:
+        """Logits of every copy, and pooled features."""
+        heads, stages = self.network.head_logits_and_stages(images)
+        return HeadsAndFeatures(heads, pool(stages))
+
+
 def head_source(network: nn.Module, *, deep_supervision: bool) -> HeadSource:
     """The heads of a network.
 
     Args:
-        network: a layer ensemble, a U-Net of nnU-Net, or any network that gives one tensor.
+        network: a layer ensemble, a multi-head network, a U-Net of nnU-Net, or any network that
+            gives one tensor.
         deep_supervision: whether the network was trained with nnU-Net's deep supervision.
     """
     if isinstance(network, LayerEnsembleUNet):
         return LayerEnsembleHeads(network)
+    if isinstance(network, MultiHeadUNet):
+        return MultiHeadHeads(network)
     decoder = getattr(network, "decoder", None)
     if deep_supervision and hasattr(decoder, "seg_layers") and hasattr(decoder, "deep_supervision"):
         return DeepSupervisionHeads(network)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunetv2_le.network.blocks import conv_blocks, is_pooling, require_encoder_decoder
+from nnunetv2_le.network.extra_heads import ExtraHeads
 from nnunetv2_le.network.logits import mean_probability_logits, scale_gradient, upsample
 
 Granularity = Literal["stage", "block"]
@@ -71,7 +72,10 @@ class LayerEnsembleUNet(nn.Module):
         self.granularity = granularity
         self.deep_supervision = deep_supervision
         num_classes: int = self.decoder.seg_layers[-1].out_channels
-        self.extra_heads = _ExtraHeads(self.encoder.conv_op, self._extra_channels(), num_classes)
+        self.extra_heads = ExtraHeads(
+            self.encoder.conv_op(width, num_classes, 1, 1, 0, bias=True)
+            for width in self._extra_channels()
+        )
         self.head_names = tuple(self._head_names())
         self.num_fused_heads = min(num_fused_heads, len(self.head_names))
 
@@ -196,32 +200,3 @@ class LayerEnsembleUNet(nn.Module):
             for name, stage in stages
             for block in range(self._heads_on(stage))
         ]
-
-
-class _ExtraHeads(nn.Module):
-    """Holds the extra heads as ``seg_layers``, a name nnU-Net's loader of weights skips."""
-
-    def __init__(self, conv_op: type[nn.Module], channels: list[int], num_classes: int) -> None:
-        super().__init__()
-        self.seg_layers = _HeadList(
-            [conv_op(width, num_classes, 1, 1, 0, bias=True) for width in channels]
-        )
-
-
-class _HeadList(nn.ModuleList):
-    """Heads, and in the checkpoint beside them whether their channels are regions.
-
-    nnU-Net does not say at prediction whether a network was trained on regions, and the fused
-    tensor depends on it
-    (``documentation/decisions/002-one-tensor-and-regions-in-the-checkpoint.md``).
-    """
-
-    has_regions = False
-
-    def get_extra_state(self) -> Tensor:
-        """What the checkpoint keeps: a tensor, so that it can be loaded with ``weights_only``."""
-        return torch.tensor(self.has_regions)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take over what the checkpoint kept."""
-        self.has_regions = bool(state)

@@ -1,21 +1,14 @@
 """Trainers for layer ensembles: nnU-Net's own trainer with another network and another loss."""
 
-from typing import Any
-
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_le.errors import UnsupportedArchitectureError
-from nnunetv2_le.network.blocks import unsupported
 from nnunetv2_le.network.layer_ensemble_unet import Granularity, LayerEnsembleUNet
+from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer, build_unet
 from nnunetv2_le.training.losses import SummedHeadLoss
 
 
-class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
+class LayerEnsembleTrainer(SeveralHeadsTrainer):
     """Trains one network with a segmentation head on every encoder and decoder stage.
 
     Class attributes are the only settings; a subclass sets others. They are read at prediction too,
@@ -29,7 +22,6 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
             (``documentation/decisions/009-share-of-the-heads-gradient.md``).
         granularity: heads after every ``stage`` or every convolution ``block``.
         num_fused_heads: how many of the last heads make the segmentation.
-        length_epochs: length of a training; None leaves nnU-Net's.
     """
 
     encoder_heads: bool = True
@@ -37,19 +29,6 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
     decoder_gradient: float = 0.3
     granularity: Granularity = "stage"
     num_fused_heads: int = 2
-    length_epochs: int | None = None
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's own signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.length_epochs is not None:
-            self.num_epochs = self.length_epochs
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]
@@ -66,15 +45,9 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
             UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
                 and decoder.
         """
-        try:
-            unet = nnUNetTrainer.build_network_architecture(
-                plans_manager, configuration_manager, num_input_channels, num_output_channels, True
-            )
-        except TypeError as error:  # such a network does not know the word deep_supervision
-            name = configuration_manager.network_arch_class_name
-            raise UnsupportedArchitectureError(
-                unsupported(name, f"cannot be built as one ({error})")
-            ) from error
+        unet = build_unet(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, True
+        )
         network = LayerEnsembleUNet(
             unet,
             encoder_heads=cls.encoder_heads,
@@ -84,18 +57,9 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
             num_fused_heads=cls.num_fused_heads,
             deep_supervision=enable_deep_supervision,
         )
-        if hasattr(unet, "initialize"):
-            network.extra_heads.apply(unet.initialize)
+        if callable(initialize := getattr(unet, "initialize", None)):
+            network.extra_heads.apply(initialize)
         return network
-
-    def initialize(self) -> None:
-        """Build the network, and tell it whether its channels are regions."""
-        super().initialize()
-        unwrap(self.network).has_regions = self.label_manager.has_regions
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Switch between all heads (training) and the fused tensor (validation)."""
-        unwrap(self.network).deep_supervision = enabled
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         """One target at full resolution: every head is compared with it."""
@@ -112,12 +76,3 @@ class LayerEnsembleTrainer(nnUNetTrainer):  # type: ignore[misc]
         finally:
             self.enable_deep_supervision = deep_supervision
         return SummedHeadLoss(loss) if deep_supervision else loss
-
-
-def unwrap(network: nn.Module) -> Any:
-    """The network itself, without DDP's and torch.compile's wrappers."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    if isinstance(network, OptimizedModule):
-        network = network._orig_mod
-    return network

@@ -1,39 +1,30 @@
-"""The layer-ensemble trainer in lengths that nnU-Net has for its own (there ``Xepochs``)."""
+"""Trainers in the lengths that nnU-Net has for its own (there ``nnUNetTrainer_Xepochs``).
 
+A length that is a class, not a flag, also reaches nnU-Net's own command and several GPUs.
+"""
+
+from nnunetv2_le.training.base_trainers import OwnLengthTrainer
+from nnunetv2_le.training.dropout_trainer import DropoutTrainer
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
+from nnunetv2_le.training.multi_head_trainer import MultiHeadTrainer
+
+LENGTHS_EPOCHS = (1, 5, 20, 50, 100, 250)
 
 
-class LayerEnsembleTrainer_1epoch(LayerEnsembleTrainer):
-    """Trains for 1 epoch."""
-
-    length_epochs = 1
-
-
-class LayerEnsembleTrainer_5epochs(LayerEnsembleTrainer):
-    """Trains for 5 epochs."""
-
-    length_epochs = 5
-
-
-class LayerEnsembleTrainer_20epochs(LayerEnsembleTrainer):
-    """Trains for 20 epochs."""
-
-    length_epochs = 20
+def trainer_of_length(trainer: type[OwnLengthTrainer], epochs: int) -> type[OwnLengthTrainer]:
+    """The same trainer for so many epochs, ``TRAINER_Xepochs``."""
+    ending = "epoch" if epochs == 1 else "epochs"
+    attributes = {
+        "__doc__": f"Trains for {epochs} {ending}.",
+        "__module__": __name__,
+        "length_epochs": epochs,
+    }
+    return type(f"{trainer.__name__}_{epochs}{ending}", (trainer,), attributes)
 
 
-class LayerEnsembleTrainer_50epochs(LayerEnsembleTrainer):
-    """Trains for 50 epochs."""
-
-    length_epochs = 50
-
-
-class LayerEnsembleTrainer_100epochs(LayerEnsembleTrainer):
-    """Trains for 100 epochs."""
-
-    length_epochs = 100
-
-
-class LayerEnsembleTrainer_250epochs(LayerEnsembleTrainer):
-    """Trains for 250 epochs."""
-
-    length_epochs = 250
+TRAINERS = {
+    made.__name__: made
+    for trainer in (LayerEnsembleTrainer, MultiHeadTrainer, DropoutTrainer)
+    for made in (trainer_of_length(trainer, epochs) for epochs in LENGTHS_EPOCHS)
+}
+globals().update(TRAINERS)  # nnU-Net looks for a trainer by its name in a module

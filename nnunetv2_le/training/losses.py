@@ -1,8 +1,9 @@
-"""The loss of a layer ensemble: nnU-Net's own loss for every head, summed."""
+"""The losses of networks with several heads: nnU-Net's own loss for every head, summed."""
 
 from collections.abc import Sequence
 
 import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 
 
@@ -33,3 +34,32 @@ class SummedHeadLoss(nn.Module):
         """
         target = targets if isinstance(targets, Tensor) else targets[0]
         return torch.stack([self.loss(logits, target) for logits in outputs]).sum()
+
+
+class MultiHeadLoss(nn.Module):
+    """nnU-Net's loss with deep supervision, summed over copies of the finest output.
+
+    ``L = sum_m w_0 loss(z_m, y_0) + sum_i w_i loss(z_i, y_i)``: copies m at full resolution,
+    coarser outputs i, nnU-Net's own weights w. With one copy it is nnU-Net's loss.
+
+    Args:
+        loss: what nnU-Net's trainer builds with deep supervision.
+        num_heads: copies of the finest output.
+    """
+
+    def __init__(self, loss: DeepSupervisionWrapper, num_heads: int) -> None:
+        super().__init__()
+        finest, *coarser = loss.weight_factors
+        self.loss = DeepSupervisionWrapper(loss.loss, [finest] * num_heads + coarser)
+        self.num_heads = num_heads
+
+    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            outputs: logits (batch, classes, *space) of each copy, then of the coarser outputs.
+            targets: targets (batch, 1 or regions, *space) at each resolution, finest first.
+        """
+        finest, *coarser = targets
+        value: Tensor = self.loss(list(outputs), [finest] * self.num_heads + coarser)
+        return value

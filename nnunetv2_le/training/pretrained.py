@@ -1,8 +1,9 @@
-"""What a checkpoint can start a layer ensemble with, beyond what nnU-Net's own loader carries over.
+"""What a checkpoint can start a network with, beyond what nnU-Net's own loader carries over.
 
 nnU-Net's loader takes the trunk and skips every parameter with ``.seg_layers.`` in its name, for a
-new task has other classes. The decoder heads of a layer ensemble are nnU-Net's own, so where the
-number of classes is the same they can start from the checkpoint too.
+new task has other classes. The decoder heads of a layer ensemble and the first copy of a multi-head
+network are nnU-Net's own, so where the number of classes is the same they can start from the
+checkpoint too.
 """
 
 import logging
@@ -14,7 +15,8 @@ from torch import nn
 
 from nnunetv2_le.errors import CheckpointError
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
-from nnunetv2_le.training.layer_ensemble_trainer import unwrap
+from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
+from nnunetv2_le.training.base_trainers import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def read_weights(file: Path) -> dict[str, Any]:
 
 
 def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tuple[str, ...]:
-    """Copy the decoder heads of a checkpoint into a layer ensemble, where shapes are equal.
+    """Copy the decoder heads of a checkpoint into a network of ours, where shapes are equal.
 
     Other networks are left as nnU-Net's loader made them.
 
@@ -56,7 +58,7 @@ def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tup
         The names of the parameters that were copied.
     """
     bare = unwrap(network)
-    if not isinstance(bare, LayerEnsembleUNet):
+    if not isinstance(bare, LayerEnsembleUNet | MultiHeadUNet):
         return ()
     own = bare.state_dict()
     fitting = {

@@ -7,12 +7,24 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_le.ext_trainers import nnunetv2_le_trainers
-from nnunetv2_le.training import layer_ensemble_trainer, lengths, variants
+from nnunetv2_le.training import (
+    dropout_trainer,
+    layer_ensemble_trainer,
+    lengths,
+    multi_head_trainer,
+    variants,
+)
 from nnunetv2_le.training.registry import VARIABLE, register_trainers, trainers_folder
 
 TRAINERS = {
     name: trainer
-    for module in (layer_ensemble_trainer, lengths, variants)
+    for module in (
+        dropout_trainer,
+        layer_ensemble_trainer,
+        lengths,
+        multi_head_trainer,
+        variants,
+    )
     for name, trainer in vars(module).items()
     if inspect.isclass(trainer)
     and issubclass(trainer, nnUNetTrainer)

@@ -1,0 +1,85 @@
+"""What the trainers of this package share: their length, nnU-Net's U-Net, several heads."""
+
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_le.errors import UnsupportedArchitectureError
+from nnunetv2_le.network.blocks import unsupported
+
+
+class OwnLengthTrainer(nnUNetTrainer):  # type: ignore[misc]
+    """nnU-Net's trainer, for as many epochs as the class says.
+
+    Attributes:
+        length_epochs: length of a training; None leaves nnU-Net's.
+    """
+
+    length_epochs: int | None = None
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's own signature)
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.length_epochs is not None:
+            self.num_epochs = self.length_epochs
+
+
+class SeveralHeadsTrainer(OwnLengthTrainer):
+    """For networks with ``has_regions`` and ``deep_supervision`` of their own."""
+
+    def initialize(self) -> None:
+        """Build the network, and tell it whether its channels are regions."""
+        super().initialize()
+        unwrap(self.network).has_regions = self.label_manager.has_regions
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch between all heads (training) and the fused tensor (validation)."""
+        unwrap(self.network).deep_supervision = enabled
+
+
+def build_unet(
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool,
+) -> nn.Module:
+    """nnU-Net's network from the plans.
+
+    Raises:
+        UnsupportedArchitectureError: the plans ask for a network that knows no deep supervision.
+    """
+    try:
+        unet: nn.Module = nnUNetTrainer.build_network_architecture(
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+    except TypeError as error:  # such a network does not know the word deep_supervision
+        name = configuration_manager.network_arch_class_name
+        raise UnsupportedArchitectureError(
+            unsupported(name, f"cannot be built as one ({error})")
+        ) from error
+    return unet
+
+
+def unwrap(network: nn.Module) -> Any:
+    """The network itself, without DDP's and torch.compile's wrappers."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    if isinstance(network, OptimizedModule):
+        network = network._orig_mod
+    return network
