@@ -17,6 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
 
@@ -179,12 +180,15 @@ def prepare_array(
         )
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     before = None if previous_stage is None else previous_stage[None]
+    configuration = preprocessing_configuration(
+        model.configuration, preprocessor, needs_labels=before is not None
+    )
     data, labels, properties = preprocessor.run_case_npy(
         image,
         before,
         {"spacing": [float(size) for size in spacing_mm]},
         model.plans,
-        model.configuration,
+        configuration,
         model.dataset_json,
     )
     return _prepared(name, data, None if before is None else labels, properties, model)
@@ -196,7 +200,10 @@ def _run_preprocessor(
     """What nnU-Net's preprocessor makes of a case, and what it notes of it."""
     files = [str(path) for path in case.images]
     before = str(case.previous_stage) if case.previous_stage else None
-    rest = (model.plans, model.configuration, model.dataset_json)
+    configuration = preprocessing_configuration(
+        model.configuration, preprocessor, needs_labels=before is not None
+    )
+    rest = (model.plans, configuration, model.dataset_json)
     if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
         result: tuple[np.ndarray, np.ndarray, dict[str, Any]]
         result = preprocessor.run_case(files, before, *rest)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nnunetv2.preprocessing.resampling.default_resampling import (
     determine_do_sep_z_and_axis,
     resample_data_or_seg_to_shape,
@@ -149,6 +149,16 @@ def native_grid(
     )
 
 
+def nearest_rows(length: int, start: int, stop: int, *, size: int) -> Int[Tensor, "rows"]:
+    """Which of ``length`` rows lies nearest to each row from start to stop of ``size`` rows."""
+    index = torch.floor(_positions(length, start, stop, size) + 0.5)
+    return index.long().clamp(0, length - 1)
+
+
+def _positions(length: int, start: int, stop: int, size: int) -> Float[Tensor, "rows"]:
+    return (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (length / size) - 0.5
+
+
 def _identity(source: Tensor, start: int, stop: int) -> Tensor:
     return source[:, start:stop].float()
 
@@ -159,11 +169,9 @@ def _along_axis(
     """Resize one axis by nearest or linear interpolation, for the outputs start, stop = keep."""
     start, stop = keep or (0, size)
     length = values.shape[dim]
-    position = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (length / size) - 0.5
     if nearest:
-        index = torch.floor(position + 0.5).long().clamp(0, length - 1)
-        return values.index_select(dim, index).float()
-    position = position.clamp(0, length - 1)
+        return values.index_select(dim, nearest_rows(length, start, stop, size=size)).float()
+    position = _positions(length, start, stop, size).clamp(0, length - 1)
     low = position.floor().long()
     high = (low + 1).clamp(max=length - 1)
     shape = [1] * values.ndim
