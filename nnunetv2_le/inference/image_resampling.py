@@ -92,9 +92,9 @@ def preprocessing_configuration(
 
 def resample_image(
     data: Float[np.ndarray, "channels depth height width"],
-    new_shape: Sequence[int],
-    current_spacing: Sequence[float],
-    new_spacing: Sequence[float],
+    new_shape: Sequence[int] | np.ndarray,
+    current_spacing: Sequence[float] | np.ndarray,
+    new_spacing: Sequence[float] | np.ndarray,
     *,
     order: int = 3,
     force_separate_z: bool | None = False,
@@ -174,5 +174,5 @@ def _clip(resized: Tensor, original: Tensor, coarse: int | None) -> Tensor:
     return torch.minimum(torch.maximum(resized, low), high)
 
 
-def _no_labels(data: np.ndarray, new_shape: Sequence[int], *_spacings: Any) -> np.ndarray:
+def _no_labels(data: np.ndarray, new_shape: Any, *_spacings: Any) -> np.ndarray:
     return np.zeros((len(data), *(int(size) for size in new_shape)), dtype=data.dtype)

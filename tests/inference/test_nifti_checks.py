@@ -1,0 +1,82 @@
+"""Files that were cut off or hold no numbers are told from sound ones, whatever wrote them."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
+
+
+@pytest.fixture(params=[".nii", ".nii.gz"])
+def ending(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def write(path: Path, dtype: Any = np.float32) -> Path:
+    values = np.arange(8 * 9 * 10).reshape(8, 9, 10).astype(dtype)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_a_whole_file_is_not_cut_off(tmp_path: Path, ending: str, dtype: Any):
+    assert not is_cut_off(write(tmp_path / f"a{ending}", dtype))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_shorter_file_is_cut_off(tmp_path: Path, ending: str, share: float):
+    file = write(tmp_path / f"a{ending}")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert is_cut_off(file)
+
+
+def test_a_file_without_its_last_byte_is_cut_off(tmp_path: Path, ending: str):
+    file = write(tmp_path / f"a{ending}")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert is_cut_off(file)
+
+
+def test_a_file_of_two_gzip_members_is_whole(tmp_path: Path):
+    content = write(tmp_path / "a.nii").read_bytes()
+    file = tmp_path / "two.nii.gz"
+    file.write_bytes(gzip.compress(content[:100]) + gzip.compress(content[100:]))
+    assert not is_cut_off(file)
+
+
+def test_something_behind_the_content_does_no_harm(tmp_path: Path):
+    content = write(tmp_path / "a.nii").read_bytes()
+    (tmp_path / "long.nii.gz").write_bytes(gzip.compress(content + bytes(1000)))
+    assert not is_cut_off(tmp_path / "long.nii.gz")
+
+
+def test_whole_content_that_is_too_short_is_cut_off(tmp_path: Path):
+    content = write(tmp_path / "a.nii").read_bytes()
+    (tmp_path / "short.nii.gz").write_bytes(gzip.compress(content[:-4]))
+    assert is_cut_off(tmp_path / "short.nii.gz")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_that_is_no_number_is_found(tmp_path: Path, ending: str, value: float, dtype: Any):
+    values = np.zeros((4, 5, 6), dtype=dtype)
+    values[1, 2, 3] = value
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"a{ending}")
+    assert has_bad_intensities(tmp_path / f"a{ending}")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_numbers_are_not_bad(tmp_path: Path, ending: str, dtype: Any):
+    assert not has_bad_intensities(write(tmp_path / f"a{ending}", dtype))
+
+
+def test_other_formats_are_not_judged(tmp_path: Path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"no picture at all")
+    assert not is_cut_off(file)
+    assert not has_bad_intensities(file)

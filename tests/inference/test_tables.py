@@ -1,0 +1,140 @@
+"""Tables follow from the records of cases alone, whoever wrote them and when."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from nnunetv2_le.inference import tables
+from nnunetv2_le.inference.tables import (
+    forget_failure,
+    note_failure,
+    read_records,
+    write_tables,
+)
+
+DESCRIPTION = {"columns": {}}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    (tmp_path / "cases").mkdir()
+    return tmp_path
+
+
+def record(case: str, **scores: Any) -> dict[str, Any]:
+    return {
+        "case": case,
+        "empty_prediction": False,
+        "num_members": 3,
+        "scores": {"aula": 1.5, **scores},
+        "labels": {"organ": {"aula": 1.5}, "both": {"aula": None}},
+        "label_values": {"organ": 2, "both": [1, 2]},
+        "components": [
+            {
+                "label": "organ",
+                "component": 1,
+                "centre_voxels": [1.0, 2.0, 3.5],
+                "volume_ml": 0.25,
+                "scores": {"entropy_mean": 0.1},
+            }
+        ],
+    }
+
+
+def add(output: Path, *records: dict[str, Any]) -> None:
+    for content in records:
+        (output / "cases" / f"{content['case']}.json").write_text(json.dumps(content))
+
+
+def rows(output: Path, name: str) -> list[dict[str, str]]:
+    with (output / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_there_is_a_row_a_case_by_name(output: Path):
+    add(output, record("b"), record("a"))
+    write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a", "b"]
+
+
+def test_floats_keep_their_full_precision(output: Path):
+    add(output, record("a", entropy_image_mean=0.1 + 0.2))
+    write_tables(output, DESCRIPTION)
+    assert float(rows(output, "uncertainty.csv")[0]["entropy_image_mean"]) == 0.1 + 0.2
+
+
+def test_undefined_values_are_empty_fields(output: Path):
+    add(output, record("a", consensus_dice=None))
+    write_tables(output, DESCRIPTION)
+    assert rows(output, "uncertainty.csv")[0]["consensus_dice"] == ""
+    assert [row["aula"] for row in rows(output, "uncertainty_per_label.csv")] == ["1.5", ""]
+
+
+def test_a_region_is_named_by_the_values_that_it_joins(output: Path):
+    add(output, record("a"))
+    write_tables(output, DESCRIPTION)
+    labels = rows(output, "uncertainty_per_label.csv")
+    assert [(row["label"], row["label_name"]) for row in labels] == [
+        ("2", "organ"),
+        ("1+2", "both"),
+    ]
+
+
+def test_components_have_their_centre_and_size(output: Path):
+    add(output, record("a"))
+    write_tables(output, DESCRIPTION)
+    (row,) = rows(output, "uncertainty_per_component.csv")
+    centre = [float(row[f"centre_{axis}"]) for axis in "zyx"]
+    assert centre == [1.0, 2.0, 3.5]
+    assert (row["volume_ml"], row["entropy_mean"]) == ("0.25", "0.1")
+
+
+def test_columns_that_later_cases_alone_have_come_last(output: Path):
+    add(output, record("a"), record("b", heads_pairwise_dice=0.5))
+    write_tables(output, DESCRIPTION)
+    first, second = rows(output, "uncertainty.csv")
+    assert list(first)[-1] == "heads_pairwise_dice"
+    assert (first["heads_pairwise_dice"], second["heads_pairwise_dice"]) == ("", "0.5")
+
+
+def test_without_a_case_the_tables_are_empty(output: Path):
+    write_tables(output, DESCRIPTION)
+    assert rows(output, "uncertainty.csv") == []
+    assert json.loads((output / "uncertainty.json").read_text()) == DESCRIPTION
+
+
+def test_a_record_that_comes_in_while_tables_are_written_is_in_them(output: Path):
+    add(output, record("a"))
+    written = tables._write_failed
+
+    def finish_another(folder: Path) -> None:
+        add(folder, record("b"))
+        written(folder)
+
+    with mock.patch.object(tables, "_write_failed", finish_another):
+        write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a", "b"]
+
+
+def test_a_record_that_is_being_written_is_no_record(output: Path):
+    add(output, record("a"))
+    (output / "cases" / ".part.1_1.b.json").write_text('{"case": "b"')
+    assert [content["case"] for content in read_records(output)] == ["a"]
+
+
+def test_failures_are_listed_with_their_reason_until_the_case_is_done(output: Path):
+    note_failure(output, "a", 'no "image", at all')
+    write_tables(output, DESCRIPTION)
+    assert rows(output, "failed.csv") == [{"case": "a", "reason": 'no "image", at all'}]
+    forget_failure(output, "a")
+    write_tables(output, DESCRIPTION)
+    assert not (output / "failed.csv").exists()
+
+
+def test_forgetting_what_did_not_fail_does_nothing(output: Path):
+    forget_failure(output, "a")
+    assert list((output / "cases").iterdir()) == []
