@@ -150,7 +150,9 @@ def _resize(
     if second is not None or third is not None:
         row_bytes = 4 * volume.shape[1] * volume.shape[2]
         step = max(1, _PIECE_BYTES // row_bytes)
-        volume = torch.cat([_resize_plane(rows, second, third) for rows in volume.split(step)])
+        volume = torch.cat(
+            [_resize_plane(rows, second, third) for rows in torch.split(volume, step)]
+        )
     if first is None:
         return volume
     flat = first @ volume.flatten(1)
