@@ -38,7 +38,9 @@ REQUIRED = (
 
 TEST = (
     "beartype",
+    "crepes",
     "hypothesis",
+    "mapie",
     "mypy",
     "pytest",
     "pytest-cov",

@@ -25,7 +25,8 @@ from nnunetv2_le.calibration.head_skip import HeadSkip
 from nnunetv2_le.calibration.json_values import from_json, to_json
 from nnunetv2_le.calibration.predicted_dice import PredictedDice
 from nnunetv2_le.calibration.prediction_sets import PredictionSets
-from nnunetv2_le.calibration.temperature import Temperature, VectorScaling
+from nnunetv2_le.calibration.temperature import Temperature
+from nnunetv2_le.calibration.vector_scaling import VectorScaling
 from nnunetv2_le.errors import InputError, OutputError
 from nnunetv2_le.version import __version__
 

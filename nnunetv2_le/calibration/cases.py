@@ -83,7 +83,9 @@ class CalibrationCases:
         )
 
 
-def group_numbers(groups: Sequence[str], num_cases: int) -> Int[np.ndarray, "cases"]:
+def group_numbers(
+    groups: Sequence[str] | Sequence[int], num_cases: int
+) -> Int[np.ndarray, "cases"]:
     """Number groups from 0; without groups every case is one."""
     if not len(groups):
         return np.arange(num_cases)

@@ -22,11 +22,18 @@ References:
     Friedrich 2025, arXiv:2503.05618 (conformal margins by morphology).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from nnunetv2_le.calibration.conformal import conformal_quantile
+from nnunetv2_le.errors import InputError
+
+_ROUNDING_MM = 1e-6  # of equal distances to different voxels
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,22 @@ def boundary_distances(
     Raises:
         InputError: if shapes or the number of axes differ.
     """
-    raise NotImplementedError
+    if reference.shape != segmentation.shape or len(spacing_mm) != reference.ndim:
+        raise InputError(
+            "two masks of one shape and one spacing an axis are needed, got shapes "
+            f"{reference.shape} and {segmentation.shape}, spacing {tuple(spacing_mm)!r}"
+        )
+    missed, added = reference & ~segmentation, segmentation & ~reference
+    outer = inner = 0.0
+    if missed.any():
+        outer = math.inf
+        if segmentation.any():
+            box = _box(reference | segmentation)
+            outer = float(_distance(~segmentation[box], spacing_mm)[missed[box]].max())
+    if added.any():
+        box = _box(segmentation)
+        inner = float(_depth(segmentation[box], spacing_mm)[added[box]].max())
+    return BoundaryDistances(outer_mm=outer, inner_mm=inner)
 
 
 def fit_contours(
@@ -99,7 +121,23 @@ def fit_contours(
         SettingError: ``alpha`` is not between 0 and 1.
         InputError: too few cases for ``alpha`` (each contour has alpha / 2).
     """
-    raise NotImplementedError
+    fitted = {}
+    for label, cases in distances.items():
+        if len(cases) != len(groups):
+            raise InputError(
+                f"expected distances of {len(groups)} cases for {label}, got {len(cases)}"
+            )
+        outer, inner = (
+            conformal_quantile(
+                np.array([getattr(case, side) for case in cases], dtype=float),
+                alpha / 2,
+                groups=groups,
+                purpose="a contour (half of the contours' alpha)",
+            )
+            for side in ("outer_mm", "inner_mm")
+        )
+        fitted[label] = LabelMargins(outer if math.isfinite(outer) else None, inner)
+    return ContourMargins(fitted, float(alpha), len(groups), len(np.unique(groups)))
 
 
 def contours(
@@ -109,11 +147,45 @@ def contours(
     spacing_mm: Sequence[float],
 ) -> tuple[Bool[np.ndarray, "*space"], Bool[np.ndarray, "*space"]]:
     """The inner and the outer mask of a new segmentation of one label."""
-    raise NotImplementedError
+    if not segmentation.any():
+        is_everywhere = margins.outer_mm is None
+        return np.zeros_like(segmentation), np.full_like(segmentation, is_everywhere)
+    signed = signed_distance_mm(segmentation, spacing_mm=spacing_mm)
+    outer = (
+        np.ones_like(segmentation)
+        if margins.outer_mm is None
+        else signed <= margins.outer_mm + _ROUNDING_MM
+    )
+    return signed < -margins.inner_mm - _ROUNDING_MM, outer
 
 
 def signed_distance_mm(
     segmentation: Bool[np.ndarray, "*space"], *, spacing_mm: Sequence[float]
 ) -> Float[np.ndarray, "*space"]:
     """Distance to the mask (positive, outside) or to the outside (negative, inside), in mm."""
-    raise NotImplementedError
+    if not segmentation.any():
+        return np.full(segmentation.shape, np.inf)
+    return np.where(
+        segmentation, -_depth(segmentation, spacing_mm), _distance(~segmentation, spacing_mm)
+    )
+
+
+def _distance(outside: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndarray, "*space"]:
+    """Distance of each voxel outside to the nearest voxel that is not."""
+    return np.asarray(ndimage.distance_transform_edt(outside, sampling=spacing_mm))
+
+
+def _depth(mask: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndarray, "*space"]:
+    """Distance of each voxel of a mask to the nearest one outside, those beyond the image too."""
+    thick = [length > 1 for length in mask.shape]
+    padded = np.pad(mask, [(1, 1) if is_thick else (0, 0) for is_thick in thick])
+    if not any(thick):  # a single voxel has nothing around it
+        return np.where(mask, np.inf, 0.0)
+    inside = tuple(slice(1, -1) if is_thick else slice(None) for is_thick in thick)
+    return _distance(padded, spacing_mm)[inside]
+
+
+def _box(mask: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
+    """The smallest box that holds a mask."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(box)

@@ -128,7 +128,7 @@ def fit_flag(
     )
     losses = (~flagged & (dice < tolerance)[:, None]).astype(float)
     weights = group_weights(groups)
-    workloads = weights @ flagged
+    workloads = np.minimum(weights @ flagged, 1.0)
     chosen = controlled_threshold(losses, alpha, groups=groups, purpose="a flag")
     return FlagRule(
         score=score,

@@ -20,7 +20,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from nnunetv2_le.calibration.conformal import group_weights
+from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.correlation import spearman
+from nnunetv2_le.evaluation.failure_detection import aurc
+from nnunetv2_le.uncertainty.agreement import aula_normalized
+
 Criterion = Literal["spearman", "aurc"]
+NUM_FOLDS = 5
+MIN_CASES = 15  # three a fold: fewer have no rank correlation
 
 
 @dataclass(frozen=True)
@@ -73,4 +82,68 @@ def fit_head_skip(
     Raises:
         InputError: shapes that do not fit together, or too few cases.
     """
-    raise NotImplementedError
+    number, counts = len(heads), np.isfinite(dice) & np.isfinite(agreements).all(axis=(1, 2))
+    if agreements.shape[-1] != number - 1 or fused_dice.shape[1] != number:
+        raise InputError(
+            f"expected {number - 1} agreements and {number} fused skips of {number} heads, got "
+            f"{agreements.shape[-1]} and {fused_dice.shape[1]}"
+        )
+    if np.count_nonzero(counts) < MIN_CASES:
+        raise InputError(
+            f"the choice of heads needs at least {MIN_CASES} labelled cases with a segmentation, "
+            f"got {np.count_nonzero(counts)}; label more cases"
+        )
+    values = _criterion_values(
+        agreements[counts], dice[counts], groups=groups[counts], criterion=criterion
+    )
+    is_known = np.isfinite(fused_dice).all(axis=1)
+    means = group_weights(groups[is_known]) @ fused_dice[is_known]
+    return HeadSkip(
+        heads=heads,
+        score_skip=_first_within_one_error(values),
+        fused_skip=_fused_skip(fused_dice[is_known], means, default_fused_skip, groups[is_known]),
+        default_fused_skip=default_fused_skip,
+        criterion=criterion,
+        criterion_values=tuple(
+            None if np.isnan(value) else float(value) * (1 if criterion == "spearman" else -1)
+            for value in values.mean(axis=0)
+        ),
+        fused_dice=tuple(map(float, means)),
+        num_cases=int(np.count_nonzero(counts)),
+    )
+
+
+def _criterion_values(
+    agreements: np.ndarray, dice: np.ndarray, *, groups: np.ndarray, criterion: Criterion
+) -> Float[np.ndarray, "folds skips"]:
+    """How well AULA after each skip ranks each held-out fold; higher is better."""
+    skips = range(agreements.shape[-1])
+    scores = [aula_normalized(agreements[..., skip:]).mean(axis=1) for skip in skips]
+    rows = []
+    for _, held_out in group_folds(groups, NUM_FOLDS):
+        judged = [(score[held_out], dice[held_out]) for score in scores]
+        if criterion == "spearman":
+            rows.append([spearman(score, truth) for score, truth in judged])
+        else:
+            rows.append([-aurc(1 - truth, score) for score, truth in judged])
+    return np.array(rows)
+
+
+def _first_within_one_error(values: Float[np.ndarray, "folds skips"]) -> int:
+    """The fewest skipped heads that are no more than one standard error below the best."""
+    means = values.mean(axis=0)
+    if np.isnan(means).all():
+        return 0
+    gaps = values[:, [int(np.nanargmax(means))]] - values
+    errors = gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
+    return int(np.argmax(gaps.mean(axis=0) <= errors))
+
+
+def _fused_skip(fused_dice: np.ndarray, means: np.ndarray, default: int, groups: np.ndarray) -> int:
+    """The best skip if it beats the default by more than one standard error over patients."""
+    best = int(np.argmax(means))
+    sums = np.bincount(groups, weights=fused_dice[:, best] - fused_dice[:, default])
+    sizes = np.bincount(groups)
+    gains = sums[sizes > 0] / sizes[sizes > 0]
+    wins = gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
+    return best if wins else default

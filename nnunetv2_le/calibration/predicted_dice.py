@@ -1,17 +1,58 @@
 """The Dice that a segmentation would get, foretold from its scores, with a lower bound.
 
-(Filled in below.)
+Conventions:
+    One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
+    are defined; a column is used if it is defined in all of these and differs between them. A new
+    case with an undefined column has no prediction (NaN): a person has to look at it.
+
+Metrics:
+    predicted Dice: the model that nested cross-validation chooses (see `dice_models`), fitted on
+        all labelled cases.
+    lower bound at level 1 - alpha: CV+, one-sided, on the scale of log-odds z. With ten folds of
+        patients, models z_-k without fold k, and residuals R_i = z_-k(i)(x_i) - z(Dice_i), the
+        bound is the conformal lower quantile of z_-k(i)(x) - R_i over labelled cases, patients
+        weighted equally. The choice of the model is part of what is repeated in each fold.
+
+Assumption:
+    Exchangeability (see `conformal`). CV+ promises 1 - 2 alpha in the worst case and holds 1 -
+    alpha in practice (``documentation/results.md`` has what was measured).
+
+References:
+    Barber, Candes, Ramdas and Tibshirani 2021, arXiv:1905.02928 (CV+). Lee, Barber and Willett
+    2023,
+    arXiv:2306.06342 (groups). ``documentation/decisions/015-conformal-lower-bounds.md``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from nnunetv2_le.calibration.cases import LabelCases
+from nnunetv2_le.calibration.cases import LabelCases, group_numbers
+from nnunetv2_le.calibration.conformal import group_weights, require_enough
+from nnunetv2_le.calibration.dice_models import (
+    MIN_DICE,
+    DiceModel,
+    Scores,
+    choose_model,
+    dice_of,
+    group_folds,
+    log_odds,
+    rows,
+)
+from nnunetv2_le.errors import InputError, SettingError
 
 DEFAULT_LEVEL = 0.9
+MIN_PATIENTS = 10
+NUM_FOLDS = 10
+
+MAIN_SCORES = ("consensus_dice", "aula_normalized", "entropy_foreground_mean")
+"""The score of the simple model: the first of these that differs between cases."""
+
+_COLUMN_ENDINGS = ("_dice", "_foreground_mean", "_boundary_mean")
+_COLUMNS = ("aula_normalized", "volume_ml", "volume_std_ml")
 
 
 @dataclass(frozen=True)
@@ -23,34 +64,88 @@ class DicePrediction:
 
 
 @dataclass(frozen=True)
+class HeldOutFold:
+    """A model that has not seen some patients, and how far it was off on them.
+
+    Attributes:
+        model: fitted without them.
+        residuals: predicted minus true log-odds of each of their cases.
+        weights: of each of their cases; over all folds they sum to 1.
+    """
+
+    model: DiceModel
+    residuals: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class PredictedDice:
     """A fitted prediction of Dice.
 
     Attributes:
+        model: predicts.
+        folds: give the lower bound.
         level: probability with which a new case's Dice reaches the lower bound.
         mean_absolute_error: cross-validated, the choice of the model included.
-        baseline_error: mean absolute error of predicting the mean Dice of the other cases.
-        num_cases: labelled cases with all scores.
-        num_undefined: labelled cases that were left out, because a score or the Dice is undefined.
+        baseline_error: the same of predicting the mean Dice of the other patients' cases.
+        num_cases: labelled cases that count.
+        num_groups: their patients.
+        num_undefined: labelled cases that do not count.
     """
 
+    model: DiceModel
+    folds: tuple[HeldOutFold, ...]
     level: float
     mean_absolute_error: float
     baseline_error: float
     num_cases: int
+    num_groups: int
     num_undefined: int
 
-    def predict(self, scores: Mapping[str, Float[np.ndarray, "cases"]]) -> DicePrediction:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a new case must have."""
+        models = (self.model, *(fold.model for fold in self.folds))
+        return tuple(dict.fromkeys(column for model in models for column in model.columns))
+
+    def predict(self, scores: Scores) -> DicePrediction:
         """Predict cases from their score columns.
 
         Raises:
             InputError: a column is missing.
         """
-        raise NotImplementedError
+        missing = [column for column in self.columns if column not in scores]
+        if missing:
+            raise InputError(
+                f"predicted Dice needs the columns {', '.join(missing)}, which the cases lack; "
+                "predict with the members that the model was calibrated with"
+            )
+        predicted = dice_of(self.model.predict(scores))
+        lower = np.minimum(self._lower(scores), predicted)
+        undefined = ~(np.isfinite(predicted) & np.isfinite(lower))
+        return DicePrediction(
+            np.where(undefined, np.nan, predicted), np.where(undefined, np.nan, lower)
+        )
 
     def predict_case(self, scores: Mapping[str, float]) -> tuple[float, float]:
-        """Dice and lower bound of one case from its scores."""
-        raise NotImplementedError
+        """Predicted Dice of one case from its scores, and the lower bound."""
+        columns = {c: np.array([v], dtype=float) for c, v in scores.items() if c in self.columns}
+        predicted = self.predict(columns)
+        return float(predicted.dice[0]), float(predicted.lower[0])
+
+    def _lower(self, scores: Scores) -> Float[np.ndarray, "cases"]:
+        """Weighted lower quantile of what each labelled case says, a new case counted as worst."""
+        said = np.concatenate(
+            [fold.model.predict(scores)[:, None] - np.array(fold.residuals) for fold in self.folds],
+            axis=1,
+        )
+        weights = np.concatenate([fold.weights for fold in self.folds])
+        order = np.argsort(-said, axis=1, kind="stable")
+        share = self.num_groups / (self.num_groups + 1)
+        covered = np.cumsum(weights[order], axis=1) * share
+        first = (covered < self.level - 1e-9).sum(axis=1)
+        bound = dice_of(np.take_along_axis(said, order, axis=1)[np.arange(len(said)), first])
+        return np.where(bound <= MIN_DICE, 0.0, bound)
 
 
 @dataclass(frozen=True)
@@ -60,7 +155,7 @@ class FittedDice:
     Attributes:
         predicted: to be stored.
         held_out: prediction of each labelled case by a model that has not seen its patient; what a
-            flag has to be fitted on. NaN for cases that were left out.
+            flag has to be fitted on. NaN where a case does not count.
     """
 
     predicted: PredictedDice
@@ -72,6 +167,7 @@ def fit_predicted_dice(
     *,
     groups: Int[np.ndarray, "cases"],
     level: float = DEFAULT_LEVEL,
+    score: str | None = None,
     seed: int = 0,
 ) -> FittedDice:
     """Choose a model by nested cross-validation, fit it, and find its lower bound.
@@ -80,10 +176,96 @@ def fit_predicted_dice(
         table: scores and Dice of the labelled cases.
         groups: the number of each case's patient.
         level: of the lower bound.
+        score: column of the simple model; None takes the first of ``MAIN_SCORES`` that differs
+            between cases.
         seed: of the folds.
 
     Raises:
         SettingError: ``level`` is not between 0 and 1.
-        InputError: too few cases, or no score that differs between cases.
+        InputError: too few patients, or a score that does not differ between cases.
     """
-    raise NotImplementedError
+    if not 0 < level < 1:
+        raise SettingError(f"expected a level between 0 and 1 for predicted Dice, got {level!r}")
+    main = _main_score(table, score)
+    counts = np.isfinite(table.dice) & np.isfinite(table.scores[main])
+    dice, scores = np.asarray(table.dice)[counts], rows(table.scores, counts)
+    patients = group_numbers(groups[counts].tolist(), len(dice))
+    num_patients = len(np.unique(patients))
+    if num_patients < MIN_PATIENTS:
+        raise InputError(
+            f"predicted Dice needs at least {MIN_PATIENTS} labelled patients with a segmentation, "
+            f"got {num_patients}; label more cases"
+        )
+    require_enough(num_patients, 1 - level, purpose="a lower bound of Dice")
+    columns = _usable_columns(scores, main)
+    choose = partial(_choose, scores, dice, patients=patients, main=main, columns=columns)
+    weights, folds = group_weights(patients), []
+    held_out, baseline = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
+    for training, asked in group_folds(patients, NUM_FOLDS, seed=seed):
+        model = choose(training, seed=seed)
+        odds = model.predict(rows(scores, asked))
+        held_out[asked], baseline[asked] = dice_of(odds), dice[training].mean()
+        residuals = odds - log_odds(dice[asked])
+        folds.append(HeldOutFold(model, tuple(residuals.tolist()), tuple(weights[asked].tolist())))
+    predicted = PredictedDice(
+        model=choose(np.arange(len(dice)), seed=seed),
+        folds=tuple(folds),
+        level=float(level),
+        mean_absolute_error=float(weights @ np.abs(held_out - dice)),
+        baseline_error=float(weights @ np.abs(baseline - dice)),
+        num_cases=len(dice),
+        num_groups=num_patients,
+        num_undefined=int(np.count_nonzero(~counts)),
+    )
+    return FittedDice(predicted, _spread(held_out, counts))
+
+
+def _choose(
+    scores: Scores,
+    dice: np.ndarray,
+    known: np.ndarray,
+    *,
+    patients: np.ndarray,
+    main: str,
+    columns: tuple[str, ...],
+    seed: int,
+) -> DiceModel:
+    """The model of some of the cases."""
+    return choose_model(
+        rows(scores, known),
+        dice[known],
+        groups=patients[known],
+        score=main,
+        columns=columns,
+        seed=seed,
+    )
+
+
+def _main_score(table: LabelCases, score: str | None) -> str:
+    """The asked score, or the first usual one, that differs between cases."""
+    asked = MAIN_SCORES if score is None else (score,)
+    for column in asked:
+        if column in table.scores and _differs(np.asarray(table.scores[column], dtype=float)):
+            return column
+    raise InputError(
+        f"{', '.join(asked)}: missing, undefined or the same in every labelled case, so Dice "
+        "cannot be predicted; predict with more members, or name another score"
+    )
+
+
+def _usable_columns(scores: Scores, main: str) -> tuple[str, ...]:
+    """Columns of the linear model: those of the kinds that it uses, defined and not constant."""
+    kinds = [c for c in scores if c in _COLUMNS or c.endswith(_COLUMN_ENDINGS)]
+    usable = [c for c in kinds if np.isfinite(scores[c]).all() and _differs(scores[c])]
+    return tuple(usable) or (main,)
+
+
+def _differs(values: np.ndarray) -> bool:
+    defined = values[np.isfinite(values)]
+    return len(defined) > 1 and bool(np.ptp(defined) > 1e-12 * np.abs(defined).max())
+
+
+def _spread(values: np.ndarray, counts: Bool[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
+    spread = np.full(len(counts), np.nan)
+    spread[counts] = values
+    return spread

@@ -23,6 +23,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
+
+from nnunetv2_le.calibration.conformal import controlled_threshold, group_weights
+from nnunetv2_le.errors import InputError
+
+THRESHOLDS = np.append(expit(np.linspace(0.0, -12.0, 241)), 0.0)
+"""From 0.5 (least ambiguity) to 0 (every label remains possible)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,26 @@ def case_curve(
     Raises:
         InputError: no voxel, or shapes that do not fit together.
     """
-    raise NotImplementedError
+    expected = probabilities.shape if has_regions else probabilities.shape[1:]
+    if truth.shape != expected or not probabilities.size:
+        raise InputError(
+            f"expected truth of shape {expected} for probabilities at one voxel or more, got "
+            f"{truth.shape} and {probabilities.shape}"
+        )
+    shares = probabilities.astype(float)
+    if has_regions:
+        is_in = shares > 0.5
+        of_truth = np.where(truth, shares, 1 - shares)
+        is_missed, second = is_in != truth, np.minimum(shares, 1 - shares)
+    else:
+        of_truth = np.take_along_axis(shares, truth[None].astype(int), axis=0)[0]
+        is_missed = shares.argmax(axis=0) != truth
+        second = np.partition(shares, -2, axis=0)[-2]
+    missed, second = np.sort(of_truth[is_missed]), np.sort(second, axis=None)
+    return CaseCurve(
+        losses=np.searchsorted(missed, THRESHOLDS, side="left") / of_truth.size,
+        ambiguous=1 - np.searchsorted(second, THRESHOLDS, side="left") / second.size,
+    )
 
 
 def fit_prediction_sets(
@@ -85,7 +111,16 @@ def fit_prediction_sets(
         SettingError: ``alpha`` is not between 0 and 1.
         InputError: too few cases for ``alpha``.
     """
-    raise NotImplementedError
+    losses = np.stack([curve.losses for curve in curves])
+    chosen = controlled_threshold(losses, alpha, groups=groups, purpose="prediction sets")
+    ambiguous = group_weights(groups) @ np.stack([curve.ambiguous for curve in curves])
+    return PredictionSets(
+        threshold=float(THRESHOLDS[chosen]),
+        alpha=float(alpha),
+        ambiguous=float(ambiguous[chosen]),
+        num_cases=len(curves),
+        num_groups=len(np.unique(groups)),
+    )
 
 
 def prediction_sets(
@@ -100,4 +135,12 @@ def prediction_sets(
         Classes: one mask a class, the background first. Regions: for each region ``in`` possible
         (first all regions), then ``out`` possible.
     """
-    raise NotImplementedError
+    if has_regions:
+        is_in = probabilities > 0.5
+        possible = np.concatenate([probabilities, 1 - probabilities.astype(float)])
+        return np.asarray((possible >= fitted.threshold) | np.concatenate([is_in, ~is_in]))
+    classes = np.arange(len(probabilities)).reshape(-1, *(1,) * (probabilities.ndim - 1))
+    return np.asarray(
+        (probabilities.astype(float) >= fitted.threshold)
+        | (classes == probabilities.argmax(axis=0))
+    )

@@ -2,27 +2,45 @@
 
 Conventions:
     Members are whatever stacks of logits the caller adds: heads, and the fused prediction. Logits
-    are divided by the temperature before the softmax (regions: the sigmoid), so the class of a
-    single member does not change; the class of the mean of several members may. Voxels are those
+    are divided by the temperature before the softmax (regions: the sigmoid), so the decision of a
+    single member does not change; that of the mean of several members may. Voxels are those that
     the caller gives: the whole image or a region of interest, without the ignore label. Cases count
     by their voxels.
 
 Metrics:
-    nll(T) = sum over voxels of -ln p_true(T), nats. It adds up over voxels and cases, so each case
-    adds its values at a fixed grid of temperatures, with the first and second derivative by ln T;
-    between the nodes it is a polynomial of fifth degree (SciPy), whose minimum is the temperature.
+    nll(T) = sum over voxels of -ln p_true(T), nats (regions: mean over regions). It adds up over
+    voxels, so each case adds its values at 25 temperatures from 0.1 to 20, with the first and
+    second derivative by ln T; between these nodes it is a polynomial of fifth degree (SciPy's
+    BPoly), whose minimum is found to 1e-6 in ln T. A test compares it with a minimisation on all
+    voxels: the two temperatures agree to 1 in 10,000.
 
 References:
-    Guo et al. 2017, arXiv:1706.04599 (temperature and vector scaling).
+    Guo et al. 2017, arXiv:1706.04599 (temperature scaling).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+from scipy.interpolate import BPoly
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.uncertainty.probabilities import probabilities
 
 VoxelRegion = Literal["image", "roi"]
+
+LOG_NODES = np.linspace(math.log(0.1), math.log(20.0), 25)
+NUM_FOLDS = 5
+_CHUNK_VALUES = 2**20
+_MAX_SAMPLED_VALUES = 400_000  # of a case: 1.6 MB, however many classes and members there are
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,8 @@ class Temperature:
         region: which voxels were counted.
         nll_before: mean over voxels, of each member.
         nll_after: the same with the temperature.
-        ece_before: of each member, on the sampled voxels; None for regions.
+        ece_before: of each member, on voxels that were drawn evenly from each case (regions: the
+            mean of the regions' calibration errors).
         ece_after: the same with the temperature.
         num_cases: labelled cases.
         num_voxels: voxels counted.
@@ -51,8 +70,8 @@ class Temperature:
     region: VoxelRegion
     nll_before: tuple[float, ...]
     nll_after: tuple[float, ...]
-    ece_before: tuple[float | None, ...]
-    ece_after: tuple[float | None, ...]
+    ece_before: tuple[float, ...]
+    ece_after: tuple[float, ...]
     num_cases: int
     num_voxels: int
 
@@ -62,28 +81,25 @@ class Temperature:
         Raises:
             InputError: the calibration has none for it.
         """
-        raise NotImplementedError
+        if member not in self.members:
+            raise InputError(
+                f"the calibration has temperatures for {', '.join(self.members)}, none for "
+                f"{member}; calibrate with the members that predict"
+            )
+        return self.values[self.members.index(member)]
 
 
 @dataclass(frozen=True)
-class VectorScaling:
-    """logits * weights + biases of one member, one pair a channel.
+class SampledVoxels:
+    """Some voxels of one case.
 
     Attributes:
-        member: its name.
-        weights: of each channel.
-        biases: of each channel.
-        nll_temperature: cross-validated mean NLL of the temperature on the sampled voxels.
-        nll_vector: the same of vector scaling.
-        is_used: whether it wins by more than one standard error over cases.
+        logits: of each member.
+        truth: classes: the true channel; regions: whether each region holds.
     """
 
-    member: str
-    weights: tuple[float, ...]
-    biases: tuple[float, ...]
-    nll_temperature: float
-    nll_vector: float
-    is_used: bool
+    logits: Float[np.ndarray, "members channels voxels"]
+    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
 
 
 @dataclass
@@ -94,8 +110,12 @@ class TemperatureSearch:
         members: names of the members.
         has_regions: whether channels are independent regions.
         region: which voxels the caller gives, for the record.
-        voxels_per_case: voxels a case that are kept for ECE and for vector scaling, drawn evenly.
+        voxels_per_case: voxels of a case that are kept for ECE and for vector scaling, drawn
+            evenly; fewer where there are many members and classes.
         seed: of that draw.
+        curves: of each case, its NLL and two derivatives at each node.
+        num_voxels: of each case.
+        samples: of each case.
     """
 
     members: tuple[str, ...]
@@ -103,6 +123,9 @@ class TemperatureSearch:
     region: VoxelRegion = "roi"
     voxels_per_case: int = 2000
     seed: int = 0
+    curves: list[Float[np.ndarray, "nodes orders members"]] = field(default_factory=list)
+    num_voxels: list[int] = field(default_factory=list)
+    samples: list[SampledVoxels] = field(default_factory=list)
 
     def add(
         self,
@@ -116,9 +139,27 @@ class TemperatureSearch:
             truth: classes: the true channel of each voxel; regions: whether each region holds.
 
         Raises:
-            InputError: shapes that do not fit together.
+            InputError: no voxel, or shapes that do not fit together.
         """
-        raise NotImplementedError
+        members, channels, voxels = logits.shape
+        expected = (channels, voxels) if self.has_regions else (voxels,)
+        if members != len(self.members) or truth.shape != expected or not voxels:
+            raise InputError(
+                f"expected logits of {len(self.members)} members at one voxel or more and truth of "
+                f"shape {expected}, got logits {logits.shape} and truth {truth.shape}"
+            )
+        step = max(1, _CHUNK_VALUES // (members * channels))
+        pieces = [slice(start, start + step) for start in range(0, voxels, step)]
+        curves = [
+            _curve(logits[..., piece], truth[..., piece], has_regions=self.has_regions)
+            for piece in pieces
+        ]
+        self.curves.append(np.sum(curves, axis=0))
+        self.num_voxels.append(voxels)
+        kept = min(self.voxels_per_case, max(1, _MAX_SAMPLED_VALUES // (members * channels)))
+        generator = np.random.default_rng((self.seed, len(self.samples)))
+        drawn = np.sort(generator.choice(voxels, size=min(kept, voxels), replace=False))
+        self.samples.append(SampledVoxels(logits[..., drawn].astype(np.float32), truth[..., drawn]))
 
 
 def fit_temperature(
@@ -126,21 +167,29 @@ def fit_temperature(
 ) -> Temperature:
     """Temperatures that minimise the summed NLL of all cases that were added.
 
-    Raises:
-        InputError: no voxel was added, or fewer than two patients.
-    """
-    raise NotImplementedError
-
-
-def fit_vector_scaling(
-    search: TemperatureSearch, member: str, *, groups: Int[np.ndarray, "cases"]
-) -> VectorScaling:
-    """Weights and biases of one member that minimise the NLL of the sampled voxels.
+    Args:
+        search: with every case added.
+        is_shared: one temperature for all members instead of one for each.
+        groups: the number of each case's patient, in the order of adding.
 
     Raises:
-        InputError: no voxel was added, fewer than two patients, or an unknown member.
+        InputError: groups that do not fit, or fewer than two patients.
     """
-    raise NotImplementedError
+    curves = stacked_curves(search, groups)
+    held_out = held_out_temperatures(search, is_shared=is_shared, groups=groups)
+    at_one = np.zeros_like(held_out)
+    return Temperature(
+        members=search.members,
+        values=tuple(np.exp(best_log_temperatures(curves, is_shared=is_shared)).tolist()),
+        is_shared=is_shared,
+        region=search.region,
+        nll_before=_mean_nll(search, at_one),
+        nll_after=_mean_nll(search, held_out),
+        ece_before=_sampled_ece(search, at_one),
+        ece_after=_sampled_ece(search, held_out),
+        num_cases=len(curves),
+        num_voxels=sum(search.num_voxels),
+    )
 
 
 def region_of_interest(
@@ -149,5 +198,123 @@ def region_of_interest(
     *,
     margin_voxels: int = 5,
 ) -> Bool[np.ndarray, "*space"]:
-    """The union of foreground masks, dilated along every axis longer than 1."""
-    raise NotImplementedError
+    """The union of foreground masks, dilated along every axis longer than 1.
+
+    Args:
+        segmentation: its foreground.
+        reference: the reference's foreground; None for a new case.
+        margin_voxels: how many voxels (by steps over faces) the region reaches beyond them.
+    """
+    union = segmentation if reference is None else segmentation | reference
+    faces = ndimage.generate_binary_structure(union.ndim, 1)
+    return np.asarray(ndimage.binary_dilation(union, faces, iterations=margin_voxels))
+
+
+def stacked_curves(
+    search: TemperatureSearch, groups: Int[np.ndarray, "cases"]
+) -> Float[np.ndarray, "cases nodes orders members"]:
+    """The curves of all cases.
+
+    Raises:
+        InputError: not one group for each case that was added.
+    """
+    if not search.curves or len(groups) != len(search.curves):
+        raise InputError(
+            f"expected a group for each of {len(search.curves)} cases that were added, at least "
+            f"one, got {len(groups)}"
+        )
+    return np.stack(search.curves)
+
+
+def held_out_temperatures(
+    search: TemperatureSearch, *, is_shared: bool = False, groups: Int[np.ndarray, "cases"]
+) -> Float[np.ndarray, "cases members"]:
+    """Ln T of each member for each case, fitted without its fold of patients."""
+    curves = stacked_curves(search, groups)
+    held_out = np.zeros((len(curves), len(search.members)))
+    for training, asked in group_folds(groups, NUM_FOLDS, seed=search.seed):
+        held_out[asked] = best_log_temperatures(curves[training], is_shared=is_shared)
+    return held_out
+
+
+def best_log_temperatures(
+    curves: Float[np.ndarray, "cases nodes orders members"], *, is_shared: bool
+) -> Float[np.ndarray, "members"]:
+    """Ln T that minimises the sum of the cases' curves, for each member or for their sum."""
+    total = curves.sum(axis=0)
+    if is_shared:
+        return np.full(total.shape[-1], _minimum(total.sum(axis=-1)))
+    return np.array([_minimum(total[..., member]) for member in range(total.shape[-1])])
+
+
+def _minimum(curve: Float[np.ndarray, "nodes orders"]) -> float:
+    best = int(np.argmin(curve[:, 0]))
+    low, high = LOG_NODES[max(0, best - 1)], LOG_NODES[min(len(LOG_NODES) - 1, best + 1)]
+    polynomial = BPoly.from_derivatives(LOG_NODES, curve)
+    found = minimize_scalar(
+        polynomial, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(found.x if found.fun <= curve[best, 0] else LOG_NODES[best])
+
+
+def _curve(
+    logits: np.ndarray, truth: np.ndarray, *, has_regions: bool
+) -> Float[np.ndarray, "nodes orders members"]:
+    """NLL and its derivatives by ln T at each node, summed over voxels.
+
+    With b = 1/T, z the logits: f = ln sum exp(b z) - b z_true, df/du = -b (E[z] - z_true),
+    d2f/du2 = b (E[z] - z_true) + b^2 Var[z] for u = ln T. A region is the softmax of (0, z).
+    """
+    scores = torch.from_numpy(np.asarray(logits, dtype=np.float32))
+    answers = torch.from_numpy(np.asarray(truth, dtype=np.int64))
+    share = 1.0
+    if has_regions:
+        share = 1.0 / scores.shape[1]
+        scores, answers = scores.flatten(1), answers.flatten()
+        scores = torch.stack([torch.zeros_like(scores), scores], dim=1)
+    of_truth = scores.gather(1, answers.expand(len(scores), 1, -1))[:, 0]
+    # relative to the truth nothing large is ever subtracted
+    relative = scores - of_truth[:, None]
+    nodes = [_node(relative, math.exp(-node)) for node in LOG_NODES]
+    return np.stack(nodes) * share
+
+
+def _node(relative: Tensor, inverse: float) -> Float[np.ndarray, "orders members"]:
+    scaled = relative * inverse
+    log_sum = scaled.logsumexp(1)
+    weights = (scaled - log_sum[:, None]).exp_()
+    mean = (weights * scaled).sum(1)
+    variance = (weights * scaled.square()).sum(1) - mean.square()
+    orders = torch.stack(
+        [part.sum(1, dtype=torch.float64) for part in (log_sum, -mean, mean + variance)]
+    )
+    return np.asarray(orders.numpy())
+
+
+def _mean_nll(
+    search: TemperatureSearch, log_temperatures: Float[np.ndarray, "cases members"]
+) -> tuple[float, ...]:
+    """Mean NLL over all voxels, each case at its own temperatures."""
+    sums = np.zeros(len(search.members))
+    for curve, values in zip(search.curves, log_temperatures, strict=True):
+        for member, value in enumerate(values):
+            polynomial = BPoly.from_derivatives(LOG_NODES, curve[..., member])
+            sums[member] += float(polynomial(value))
+    return tuple((sums / sum(search.num_voxels)).tolist())
+
+
+def _sampled_ece(
+    search: TemperatureSearch, log_temperatures: Float[np.ndarray, "cases members"]
+) -> tuple[float, ...]:
+    """Expected calibration error on the sampled voxels, each case at its own temperatures."""
+    channels = search.samples[0].logits.shape[1]
+    histograms = [
+        CalibrationHistogram(channels, has_regions=search.has_regions) for _ in search.members
+    ]
+    for sample, values in zip(search.samples, np.exp(log_temperatures), strict=True):
+        scaled = sample.logits / values.astype(np.float32)[:, None, None]
+        shares = probabilities(torch.from_numpy(scaled), has_regions=search.has_regions).numpy()
+        for histogram, share in zip(histograms, shares, strict=True):
+            histogram.add(share, sample.truth)
+    figures = [histogram.figures() for histogram in histograms]
+    return tuple(each.classwise_ece if search.has_regions else each.ece for each in figures)

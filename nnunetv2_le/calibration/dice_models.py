@@ -1,0 +1,226 @@
+"""The two models of Dice, small enough to be read in a file: one score, or all of them.
+
+Conventions:
+    Models predict ln(Dice / (1 - Dice)), Dice clipped to [0.005, 0.995]: effects of scores add up
+    on that scale, and beyond the labelled cases a line leads towards 0 and 1, not past them.
+
+Models:
+    isotonic: monotone in one score (scikit-learn), linear between its knots. Isotonic regression
+        alone is flat beyond the labelled cases, so that no new case could be foretold worse than
+        the worst labelled one; here a line goes on with the slope of a linear regression of the
+        log-odds on that score.
+    linear: ridge regression of the log-odds on all standardised scores, its penalty by
+        leave-one-out (scikit-learn).
+
+References:
+    Zadrozny and Elkan 2002 (isotonic calibration). Hoerl and Kennard 1970 (ridge). Breiman et al.
+    1984 (the rule of one standard error).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import RidgeCV
+
+from nnunetv2_le.errors import InputError
+
+MIN_DICE = 0.005  # its log-odds stand for a Dice of 0
+_PENALTIES = np.logspace(-2, 4, 13)
+_INNER_FOLDS = 5
+
+Scores = Mapping[str, Float[np.ndarray, "cases"]]
+
+
+@dataclass(frozen=True)
+class IsotonicModel:
+    """Monotone in one score.
+
+    Attributes:
+        score: its column.
+        knots: values of the score, ascending.
+        log_odds: prediction at each knot, monotone.
+        slope: of the log-odds per unit of the score beyond the knots.
+    """
+
+    score: str
+    knots: tuple[float, ...]
+    log_odds: tuple[float, ...]
+    slope: float
+    kind: Literal["isotonic"] = "isotonic"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it looks at."""
+        return (self.score,)
+
+    def predict(self, scores: Scores) -> Float[np.ndarray, "cases"]:
+        """Log-odds of Dice; NaN where the score is undefined."""
+        values = np.asarray(scores[self.score], dtype=float)
+        inside = np.clip(values, self.knots[0], self.knots[-1])
+        within = np.interp(inside, self.knots, self.log_odds)
+        return np.asarray(within + self.slope * (values - inside))
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """intercept + sum over scores of weight * (score - mean) / scale.
+
+    Attributes:
+        columns: of the scores.
+        means: of each score over labelled cases.
+        scales: standard deviation of each.
+        weights: of each standardised score.
+        intercept: log-odds at the means.
+        penalty: of ridge regression, for the record.
+    """
+
+    columns: tuple[str, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    penalty: float
+    kind: Literal["linear"] = "linear"
+
+    def predict(self, scores: Scores) -> Float[np.ndarray, "cases"]:
+        """Log-odds of Dice; NaN where a score is undefined."""
+        total = np.full(np.shape(scores[self.columns[0]]), self.intercept)
+        for column, mean, scale, weight in zip(
+            self.columns, self.means, self.scales, self.weights, strict=True
+        ):
+            # one column after another: the last bit does not depend on how many cases there are
+            total = total + weight * ((np.asarray(scores[column], dtype=float) - mean) / scale)
+        return total
+
+
+DiceModel = IsotonicModel | LinearModel
+
+
+def log_odds(dice: Float[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
+    """ln(Dice / (1 - Dice)), Dice clipped to [0.005, 0.995]."""
+    return np.asarray(logit(np.clip(dice, MIN_DICE, 1 - MIN_DICE)))
+
+
+def dice_of(odds: Float[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
+    """Dice of log-odds."""
+    return np.asarray(expit(odds))
+
+
+def higher_is_better(column: str) -> bool:
+    """Whether a score is an agreement."""
+    return column.startswith("aula") or column.endswith("_dice")
+
+
+def fit_isotonic(scores: Scores, dice: Float[np.ndarray, "cases"], *, score: str) -> IsotonicModel:
+    """Fit Dice on one score.
+
+    Args:
+        scores: columns of the labelled cases, all defined.
+        dice: of the labelled cases.
+        score: the column; it must differ between cases.
+    """
+    values = np.asarray(scores[score], dtype=float)
+    rises = higher_is_better(score)
+    fitted = IsotonicRegression(increasing=rises).fit(values, dice)
+    slope = float(np.polynomial.polynomial.polyfit(values, log_odds(dice), 1)[1])
+    return IsotonicModel(
+        score=score,
+        knots=tuple(map(float, fitted.X_thresholds_)),
+        log_odds=tuple(map(float, log_odds(fitted.y_thresholds_))),
+        slope=max(0.0, slope) if rises else min(0.0, slope),
+    )
+
+
+def fit_linear(
+    scores: Scores, dice: Float[np.ndarray, "cases"], *, columns: tuple[str, ...]
+) -> LinearModel:
+    """Fit Dice on many scores.
+
+    Args:
+        scores: columns of the labelled cases, all defined.
+        dice: of the labelled cases.
+        columns: those to use; one that does not differ between these cases gets weight 0.
+    """
+    table = np.stack([np.asarray(scores[column], dtype=float) for column in columns], axis=1)
+    means, scales = table.mean(axis=0), table.std(axis=0)
+    scales[scales <= 1e-12 * np.abs(means)] = np.inf
+    fitted = RidgeCV(_PENALTIES).fit((table - means) / scales, log_odds(dice))
+    finite = np.where(np.isfinite(scales), scales, 1.0)
+    weights = np.where(np.isfinite(scales), fitted.coef_, 0.0)
+    return LinearModel(
+        columns=columns,
+        means=tuple(map(float, means)),
+        scales=tuple(map(float, finite)),
+        weights=tuple(map(float, weights)),
+        intercept=float(fitted.intercept_),
+        penalty=float(fitted.alpha_),
+    )
+
+
+def choose_model(
+    scores: Scores,
+    dice: Float[np.ndarray, "cases"],
+    *,
+    groups: Int[np.ndarray, "cases"],
+    score: str,
+    columns: tuple[str, ...],
+    seed: int,
+) -> DiceModel:
+    """Isotonic on one score, unless all scores are better by more than one standard error.
+
+    Both predict held-out folds of patients; the difference of their absolute errors, mean of each
+    patient, has to exceed its standard error over patients.
+
+    Args:
+        scores: columns of the labelled cases, all defined.
+        dice: of the labelled cases.
+        groups: the number of each case's patient.
+        score: column of the isotonic model.
+        columns: of the linear model.
+        seed: of the folds.
+    """
+    simple, rich = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
+    for training, held_out in group_folds(groups, _INNER_FOLDS, seed=seed):
+        known, asked = rows(scores, training), rows(scores, held_out)
+        simple[held_out] = fit_isotonic(known, dice[training], score=score).predict(asked)
+        rich[held_out] = fit_linear(known, dice[training], columns=columns).predict(asked)
+    gains = np.abs(dice_of(simple) - dice) - np.abs(dice_of(rich) - dice)
+    by_patient = np.bincount(groups, weights=gains) / np.maximum(np.bincount(groups), 1)
+    by_patient = by_patient[np.bincount(groups) > 0]
+    if by_patient.mean() > by_patient.std(ddof=1) / np.sqrt(len(by_patient)):
+        return fit_linear(scores, dice, columns=columns)
+    return fit_isotonic(scores, dice, score=score)
+
+
+def rows(scores: Scores, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Some of the cases of every column."""
+    return {name: np.asarray(values, dtype=float)[chosen] for name, values in scores.items()}
+
+
+def group_folds(
+    groups: Int[np.ndarray, "cases"], num_folds: int, *, seed: int = 0
+) -> Iterator[tuple[Int[np.ndarray, "training"], Int[np.ndarray, "held_out"]]]:
+    """Folds of whole patients: each patient is held out once.
+
+    Args:
+        groups: the number of each case's patient.
+        num_folds: folds, fewer where there are fewer patients.
+        seed: of the draw.
+
+    Raises:
+        InputError: fewer than two patients.
+    """
+    patients = np.unique(groups)
+    if len(patients) < 2:
+        raise InputError(
+            f"expected at least 2 labelled patients for cross-validation, got {len(patients)}"
+        )
+    drawn = np.random.default_rng(seed).permutation(patients)
+    for fold in np.array_split(drawn, min(num_folds, len(patients))):
+        is_held_out = np.isin(groups, fold)
+        yield np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)

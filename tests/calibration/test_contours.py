@@ -1,0 +1,123 @@
+"""Contours: distances against explicit dilation and erosion, empty cases, coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from nnunetv2_le.calibration.contours import (
+    BoundaryDistances,
+    LabelMargins,
+    boundary_distances,
+    contours,
+    fit_contours,
+    signed_distance_mm,
+)
+from nnunetv2_le.errors import InputError
+
+SPACING = (2.0, 1.0, 0.5)
+
+
+def blob(generator, centre, radius, shape=(9, 14, 20)):
+    points = np.stack(np.indices(shape), axis=-1) * SPACING
+    wobble = generator.normal(scale=0.4, size=shape)
+    return np.linalg.norm(points - centre, axis=-1) + wobble < radius
+
+
+def brute_force(reference, segmentation):
+    """By all distances between voxels, those of a frame of outside voxels included."""
+    padded = np.pad(segmentation, 1)
+    index = [np.argwhere(mask) * SPACING for mask in (padded, ~padded)]
+    inside, outside = index
+    missed = np.argwhere(np.pad(reference, 1) & ~padded) * SPACING
+    added = np.argwhere(padded & ~np.pad(reference, 1)) * SPACING
+    outer = cdist(missed, inside).min(axis=1).max() if len(missed) else 0.0
+    inner = cdist(added, outside).min(axis=1).max() if len(added) else 0.0
+    return outer, inner
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_equal_brute_force(seed):
+    generator = np.random.default_rng(seed)
+    reference = blob(generator, (8, 7, 5), 4.5)
+    segmentation = blob(generator, (8.5, 6, 4), 4.0)
+    found = boundary_distances(reference, segmentation, spacing_mm=SPACING)
+    assert (found.outer_mm, found.inner_mm) == pytest.approx(brute_force(reference, segmentation))
+
+
+@given(st.integers(0, 30))
+def test_contours_with_a_cases_own_distances_just_hold_its_reference(seed):
+    generator = np.random.default_rng(seed)
+    reference = blob(generator, (8, 7, 5), 4.5)
+    segmentation = blob(generator, generator.uniform(5, 9, size=3), 4.0)
+    own = boundary_distances(reference, segmentation, spacing_mm=SPACING)
+    inner, outer = contours(
+        segmentation, LabelMargins(own.outer_mm, own.inner_mm), spacing_mm=SPACING
+    )
+    assert (inner <= reference).all()
+    assert (reference <= outer).all()
+    assert (inner <= segmentation).all()
+    assert (segmentation <= outer).all()
+    if own.outer_mm > 0:
+        _, less = contours(segmentation, LabelMargins(own.outer_mm - 0.01, 0.0), spacing_mm=SPACING)
+        assert not (reference <= less).all()
+    if own.inner_mm > 0:
+        more, _ = contours(segmentation, LabelMargins(0.0, own.inner_mm - 0.01), spacing_mm=SPACING)
+        assert not (more <= reference).all()
+
+
+def test_a_slice_is_not_eroded_through_its_thickness():
+    square = np.zeros((1, 11, 11), dtype=bool)
+    square[0, 2:9, 2:9] = True
+    inner, outer = contours(square, LabelMargins(1.0, 2.0), spacing_mm=(5.0, 1.0, 1.0))
+    assert inner.sum() == 9
+    assert outer.sum() == 49 + 4 * 7
+
+
+def test_empty_cases():
+    empty, full = np.zeros((4, 6, 6), dtype=bool), np.zeros((4, 6, 6), dtype=bool)
+    full[1:3, 1:4, 1:4] = True
+    one = (1.0, 1.0, 1.0)
+    assert boundary_distances(empty, empty, spacing_mm=one) == BoundaryDistances(0.0, 0.0)
+    assert boundary_distances(full, empty, spacing_mm=one) == BoundaryDistances(math.inf, 0.0)
+    assert boundary_distances(empty, full, spacing_mm=one) == BoundaryDistances(0.0, 1.0)
+    assert boundary_distances(full, full, spacing_mm=one) == BoundaryDistances(0.0, 0.0)
+    inner, outer = contours(empty, LabelMargins(3.0, 1.0), spacing_mm=one)
+    assert not inner.any()
+    assert not outer.any()
+    inner, outer = contours(empty, LabelMargins(None, 1.0), spacing_mm=one)
+    assert not inner.any()
+    assert outer.all()
+    assert np.isposinf(signed_distance_mm(empty, spacing_mm=one)).all()
+
+
+def test_margins_are_the_order_statistics_of_half_of_alpha():
+    # 39 cases, alpha 0.1, half of it 0.05: the 38th of 39
+    cases = [BoundaryDistances(float(n), 0.5 * n) for n in range(39)]
+    margins = fit_contours({"a": cases}, alpha=0.1, groups=np.arange(39))
+    assert margins.labels["a"] == LabelMargins(37.0, 18.5)
+    missed = [BoundaryDistances(math.inf, 0.0)] * 3 + cases[3:]
+    assert fit_contours({"a": missed}, alpha=0.1, groups=np.arange(39)).labels["a"].outer_mm is None
+
+
+def test_both_contours_hold_for_a_new_case():
+    generator, held = np.random.default_rng(5), []
+    for _ in range(400):
+        distances = generator.gamma(2.0, size=(60, 2))
+        cases = [BoundaryDistances(*map(float, row)) for row in distances]
+        margins = fit_contours({"a": cases[:39]}, alpha=0.2, groups=np.arange(39)).labels["a"]
+        within = (distances[39:, 0] <= margins.outer_mm) & (distances[39:, 1] <= margins.inner_mm)
+        held.append(within.mean())
+    assert np.mean(held) >= 0.8 - 3 * np.std(held) / np.sqrt(400)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="one spacing an axis"):
+        boundary_distances(np.ones((2, 2), bool), np.ones((2, 2), bool), spacing_mm=SPACING)
+    with pytest.raises(InputError, match="needs at least 19 labelled cases"):
+        fit_contours({"a": [BoundaryDistances(0, 0)] * 10}, groups=np.arange(10))
+    with pytest.raises(InputError, match="expected distances of 30 cases for a, got 10"):
+        fit_contours({"a": [BoundaryDistances(0, 0)] * 10}, groups=np.arange(30))

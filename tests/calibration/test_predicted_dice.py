@@ -1,0 +1,225 @@
+"""Predicted Dice: scikit-learn and MAPIE as references, coverage, undefined and constant scores."""
+
+import json
+
+import numpy as np
+import pytest
+from calibration.made_up_cases import made_up_table
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit
+
+from nnunetv2_le.calibration.cases import LabelCases
+from nnunetv2_le.calibration.dice_models import (
+    choose_model,
+    dice_of,
+    fit_isotonic,
+    fit_linear,
+    group_folds,
+    log_odds,
+    rows,
+)
+from nnunetv2_le.calibration.json_values import from_json, to_json
+from nnunetv2_le.calibration.predicted_dice import PredictedDice, fit_predicted_dice
+from nnunetv2_le.errors import InputError, SettingError
+
+
+def fitted(table, **settings):
+    return fit_predicted_dice(table, groups=np.arange(len(table.dice)), **settings)
+
+
+def chosen(table):
+    return choose_model(
+        table.scores,
+        table.dice,
+        groups=np.arange(len(table.dice)),
+        score="consensus_dice",
+        columns=tuple(table.scores),
+        seed=0,
+    )
+
+
+def test_the_isotonic_model_is_scikit_learns_at_every_labelled_case():
+    table = made_up_table(60)
+    model = fit_isotonic(table.scores, table.dice, score="consensus_dice")
+    reference = IsotonicRegression().fit(table.scores["consensus_dice"], table.dice)
+    expected = reference.predict(table.scores["consensus_dice"])
+    assert dice_of(model.predict(table.scores)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("score", ["consensus_dice", "entropy_foreground_mean"])
+def test_the_isotonic_model_is_monotone_and_goes_on_beyond_the_labelled_cases(score):
+    table = made_up_table(60)
+    model = fit_isotonic(table.scores, table.dice, score=score)
+    low, high = min(model.knots), max(model.knots)
+    values = np.linspace(low - 0.5, high + 0.5, 500)
+    steps = np.diff(model.predict({score: values}))
+    sign = 1 if score == "consensus_dice" else -1
+    assert (sign * steps >= 0).all()
+    assert sign * steps[0] > 0
+    assert sign * steps[-1] > 0
+
+
+def test_the_linear_model_is_ridge_regression_of_the_log_odds():
+    table = made_up_table(60)
+    columns = tuple(table.scores)
+    model = fit_linear(table.scores, table.dice, columns=columns)
+    values = np.stack([table.scores[column] for column in columns], axis=1)
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    reference = Ridge(alpha=model.penalty).fit(values, log_odds(table.dice))
+    assert model.predict(table.scores) == pytest.approx(reference.predict(values), abs=1e-9)
+
+
+def test_a_column_that_is_constant_in_some_cases_has_no_weight_there():
+    table = made_up_table(40)
+    scores = {**table.scores, "volume_ml": np.full(40, 7.0)}
+    model = fit_linear(scores, table.dice, columns=tuple(scores))
+    assert model.weights[model.columns.index("volume_ml")] == 0
+    assert np.isfinite(model.predict(scores)).all()
+
+
+def test_the_simple_model_is_kept_unless_all_scores_win_clearly():
+    kinds = [chosen(made_up_table(80, seed=seed, seen_by_one_score=True)).kind for seed in range(5)]
+    assert kinds.count("isotonic") >= 4
+    kinds = [chosen(made_up_table(80, seed=seed)).kind for seed in range(5)]
+    assert kinds == ["linear"] * 5
+
+
+def test_folds_hold_out_every_patient_once_and_whole():
+    groups = np.random.default_rng(0).integers(0, 13, size=60)
+    seen = []
+    for training, held_out in group_folds(groups, 5):
+        assert not set(groups[training]) & set(groups[held_out])
+        seen += held_out.tolist()
+    assert sorted(seen) == list(range(60))
+
+
+class _AsFitted(RegressorMixin, BaseEstimator):
+    """Our own choice of model behind scikit-learn's interface, for MAPIE."""
+
+    def __init__(self, columns=()):
+        self.columns = columns
+
+    def fit(self, values, odds):
+        scores = dict(zip(self.columns, values.T, strict=True))
+        self.model_ = choose_model(
+            scores,
+            dice_of(odds),
+            groups=np.arange(len(odds)),
+            score="consensus_dice",
+            columns=self.columns,
+            seed=0,
+        )
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, values):
+        return self.model_.predict(dict(zip(self.columns, values.T, strict=True)))
+
+
+def test_the_lower_bound_is_that_of_mapies_cross_conformal_regressor():
+    mapie = pytest.importorskip("mapie.regression")
+    scores_of = pytest.importorskip("mapie.conformity_scores")
+    level, table, new = 0.9, made_up_table(60), made_up_table(30, seed=9)
+    mine = fitted(table, level=level).predicted
+    columns = tuple(c for c in table.scores if c not in ("aula", "entropy_image_mean"))
+    fold_of_case = np.zeros(60, dtype=int)
+    for number, (_, held_out) in enumerate(group_folds(np.arange(60), 10)):
+        fold_of_case[held_out] = number
+    # two one-sided bounds at 1 - alpha each are an interval at 1 - 2 alpha
+    regressor = mapie.CrossConformalRegressor(
+        _AsFitted(columns),
+        confidence_level=1 - 2 * (1 - level),
+        conformity_score=scores_of.AbsoluteConformityScore(sym=False),
+        method="plus",
+        cv=PredefinedSplit(fold_of_case),
+    )
+    values = np.stack([table.scores[c] for c in columns], axis=1)
+    regressor.fit_conformalize(values, log_odds(table.dice))
+    _, intervals = regressor.predict_interval(np.stack([new.scores[c] for c in columns], axis=1))
+    ours = mine.predict(new.scores)
+    expected = np.minimum(dice_of(intervals[:, 0, 0]), ours.dice)
+    assert ours.lower == pytest.approx(expected, abs=1e-9)
+
+
+def test_lower_bounds_hold_for_new_cases_of_new_patients():
+    coverages, generator = [], np.random.default_rng(4)
+    for seed in range(8):
+        groups = np.repeat(np.arange(40), generator.integers(1, 4, size=40))
+        table = made_up_table(40, seed=seed, noise=1.0)
+        copies = LabelCases(rows(table.scores, groups), table.dice[groups])
+        mine = fit_predicted_dice(copies, groups=groups, level=0.8).predicted
+        new = made_up_table(400, seed=seed + 500, noise=1.0)
+        coverages.append(np.mean(new.dice >= mine.predict(new.scores).lower))
+    error = np.std(coverages) / np.sqrt(len(coverages))
+    assert np.mean(coverages) >= 0.8 - 3 * error
+    assert np.mean(coverages) <= 0.9
+
+
+def test_the_stored_prediction_gives_the_same_to_the_last_bit():
+    for seed, one_score in ((0, False), (1, True)):
+        mine = fitted(made_up_table(60, seed=seed, seen_by_one_score=one_score)).predicted
+        read = from_json(PredictedDice, json.loads(json.dumps(to_json(mine), allow_nan=False)))
+        new = made_up_table(50, seed=9).scores
+        assert read == mine
+        assert (read.predict(new).dice == mine.predict(new).dice).all()
+        assert (read.predict(new).lower == mine.predict(new).lower).all()
+        one = {name: float(values[7]) for name, values in new.items()}
+        assert read.predict_case(one) == (mine.predict(new).dice[7], mine.predict(new).lower[7])
+
+
+def test_errors_are_those_of_held_out_cases_and_below_the_means():
+    table = made_up_table(80)
+    result = fitted(table)
+    errors = np.abs(result.held_out - table.dice)
+    assert result.predicted.mean_absolute_error == pytest.approx(errors.mean())
+    assert result.predicted.mean_absolute_error < 0.6 * result.predicted.baseline_error
+    assert (np.abs(result.predicted.predict(table.scores).dice - table.dice).mean()) < errors.mean()
+
+
+def test_cases_with_undefined_scores_do_not_count_and_are_not_predicted():
+    table = made_up_table(60)
+    whole = fitted(LabelCases(rows(table.scores, np.arange(5, 60)), table.dice[5:]))
+    scores = {name: np.append(np.full(5, np.nan), v[5:]) for name, v in table.scores.items()}
+    result = fitted(LabelCases(scores, table.dice))
+    assert result.predicted.num_undefined == 5
+    assert result.predicted.num_cases == 55
+    assert np.isnan(result.held_out[:5]).all()
+    assert np.isfinite(result.held_out[5:]).all()
+    assert result.predicted.model == whole.predicted.model
+    said = result.predicted.predict(scores)
+    assert np.isnan(said.dice[:5]).all()
+    assert np.isnan(said.lower[:5]).all()
+
+
+def test_where_the_main_score_is_constant_the_next_one_serves():
+    table = made_up_table(60, seen_by_one_score=True)
+    scores = {**table.scores, "consensus_dice": np.ones(60)}
+    model = fitted(LabelCases(scores, table.dice)).predicted.folds[0].model
+    assert "consensus_dice" not in model.columns
+
+
+def test_constant_scores_are_refused_by_name():
+    table = made_up_table(60)
+    scores = {"consensus_dice": np.ones(60), "entropy_foreground_mean": np.full(60, np.nan)}
+    with pytest.raises(InputError, match=r"consensus_dice, .* the same in every labelled case"):
+        fitted(LabelCases(scores, table.dice))
+    with pytest.raises(InputError, match=r"^aula: missing"):
+        fitted(LabelCases({"consensus_dice": table.dice}, table.dice), score="aula")
+
+
+def test_too_few_patients_and_odd_levels_are_refused():
+    with pytest.raises(InputError, match="at least 10 labelled patients"):
+        fitted(made_up_table(9))
+    with pytest.raises(InputError, match="needs at least 99 labelled cases"):
+        fitted(made_up_table(30), level=0.99)
+    with pytest.raises(SettingError, match="level between 0 and 1"):
+        fitted(made_up_table(30), level=90)
+
+
+def test_a_new_case_without_a_column_is_refused_by_name():
+    table = made_up_table(60, seen_by_one_score=True)
+    mine = fitted(table).predicted
+    with pytest.raises(InputError, match="needs the columns consensus_dice"):
+        mine.predict({"aula": np.ones(3)})
