@@ -12,13 +12,38 @@ if TYPE_CHECKING:
     from nnunetv2_le.inference.prediction import CasePrediction
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
     from nnunetv2_le.inference.settings import PredictionSettings
+    from nnunetv2_le.network.any_network import LayerEnsemble
+    from nnunetv2_le.network.feature_layers import candidate_layers
+    from nnunetv2_le.training.losses import summed_loss
+    from nnunetv2_le.uncertainty.layer_scores import (
+        score_classification,
+        score_regression,
+        score_segmentation,
+    )
 
-__all__ = ["CasePrediction", "LayerEnsemblePredictor", "PredictionSettings", "__version__"]
+__all__ = [
+    "CasePrediction",
+    "LayerEnsemble",
+    "LayerEnsemblePredictor",
+    "PredictionSettings",
+    "__version__",
+    "candidate_layers",
+    "score_classification",
+    "score_regression",
+    "score_segmentation",
+    "summed_loss",
+]
 
 _MODULES = {
     "CasePrediction": "nnunetv2_le.inference.prediction",
+    "LayerEnsemble": "nnunetv2_le.network.any_network",
     "LayerEnsemblePredictor": "nnunetv2_le.inference.predictor",
     "PredictionSettings": "nnunetv2_le.inference.settings",
+    "candidate_layers": "nnunetv2_le.network.feature_layers",
+    "score_classification": "nnunetv2_le.uncertainty.layer_scores",
+    "score_regression": "nnunetv2_le.uncertainty.layer_scores",
+    "score_segmentation": "nnunetv2_le.uncertainty.layer_scores",
+    "summed_loss": "nnunetv2_le.training.losses",
 }
 
 

@@ -1,10 +1,25 @@
-"""The losses of networks with several heads: nnU-Net's own loss for every head, summed."""
+"""The losses of networks with several heads: one loss for every head, summed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
+
+
+def summed_loss(
+    predictions: Mapping[str, Tensor], target: Tensor, *, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Sum over layers of one loss against one target, ``L = sum_m loss(z_m, y)``.
+
+    Args:
+        predictions: what a ``LayerEnsemble`` gives, all of the same shape.
+        target: what each layer shall predict.
+        loss: of one prediction and the target.
+
+    Source: Kushibar et al. 2022, Eq. 1.
+    """
+    return torch.stack([loss(prediction, target) for prediction in predictions.values()]).sum()
 
 
 class SummedHeadLoss(nn.Module):

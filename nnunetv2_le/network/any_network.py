@@ -1,0 +1,160 @@
+"""A layer ensemble on any network: heads on layers of its own, one forward pass.
+
+Our heads are the paper's "output heads" (Fig. 1), on layers that the user names instead of on every
+block of a U-Net. nnU-Net's U-Nets have a trainer and commands of their own
+(``layer_ensemble_unet``).
+
+Source: Kushibar et al., "Layer Ensembles: A Single-Pass Uncertainty Estimation in Deep Learning for
+Segmentation", MICCAI 2022, arXiv:2203.08878.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
+from nnunetv2_le.network.feature_layers import (
+    Example,
+    describe,
+    find_layers,
+    run_dummy_pass,
+)
+from nnunetv2_le.network.layer_heads import head_size, make_head
+from nnunetv2_le.network.logits import scale_gradient
+from nnunetv2_le.network.taps import call_with_taps, set_taps
+
+Task = Literal["segmentation", "classification", "regression"]
+
+OWN = "output"
+"""Name of the network's own prediction among the outputs."""
+
+_EXPECTED = {
+    "segmentation": "(batch, channels, *space)",
+    "classification": "(batch, classes)",
+    "regression": "(batch,), (batch, values) or (batch, channels, *space)",
+}
+
+
+class LayerEnsemble(nn.Module):
+    """A network with heads on intermediate layers; calling it gives every head's prediction.
+
+    The network is kept as ``model`` and computes what it always computed. Each named layer gets a
+    forward hook that does nothing outside a call of the ensemble (``taps``), so no state is kept
+    between calls, and several threads, replicas and ``torch.compile`` are safe.
+
+    Args:
+        model: any network.
+        layers: names of layers, or patterns (``*`` stands for anything but a dot, ``**`` for
+            anything) that take every layer that can carry a head.
+        example: an image batch for one dummy pass, which finds channels and scale; zeros will do.
+            A tuple where the network takes more than one argument.
+        task: what is predicted. Segmentation and classification give logits.
+        output: how to get the prediction from what the network gives; by default the tensor itself,
+            or the entry ``out`` of a dictionary.
+        gradient: share of the heads' gradient that reaches the network: 1 trains it through all
+            heads, as in the paper, 0 leaves it to its own output (a finished network stays as it
+            is).
+
+    Attributes:
+        layers: the ``FeatureLayer`` of each head, in order of computation.
+        member_names: their names, and ``output`` last: the keys of what the ensemble gives.
+
+    Raises:
+        SettingError: no layer has one of the names, there is none at all, or a setting makes no
+            sense.
+        UnsupportedArchitectureError: a layer cannot carry a head, or the network's output is not
+            what the task needs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] | str,
+        *,
+        example: Example,
+        task: Task,
+        output: Callable[[Any], Tensor] | None = None,
+        gradient: float = 1.0,
+    ) -> None:
+        super().__init__()
+        names = [layers] if isinstance(layers, str) else list(layers)
+        _check(names, task, gradient)
+        dummy = run_dummy_pass(model, example)
+        own = _own_prediction(dummy.result, output)
+        _check_task(own, task, len(dummy.space))
+        self.task, self.gradient, self.output = task, gradient, output
+        self.layers = tuple(find_layers(model, names, dummy))
+        self.member_names = (*(layer.name for layer in self.layers), OWN)
+        self.model = model
+        self.heads = nn.ModuleList(make_head(layer.channels, own) for layer in self.layers)
+        set_taps(model, self.member_names[:-1])
+
+    def forward(self, *inputs: Any, **options: Any) -> dict[str, Tensor]:
+        """Predictions of all heads.
+
+        Args:
+            inputs: what the network takes.
+            options: what it takes by name.
+
+        Returns:
+            Name of the layer to its prediction, in the order of computation; the network's own
+            prediction comes last, as ``output``. All have the shape of the last.
+
+        Raises:
+            UnsupportedArchitectureError: a layer was not run in this pass.
+        """
+        result, features = call_with_taps(lambda: self.model(*inputs, **options))
+        own = _own_prediction(result, self.output)
+        predictions = {}
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            if layer.name not in features:
+                raise UnsupportedArchitectureError(_not_run(layer.name))
+            seen = scale_gradient(features[layer.name], self.gradient)
+            predictions[layer.name] = head(seen, head_size(own))
+        return {**predictions, OWN: own}
+
+
+def _check(names: Sequence[str], task: str, gradient: float) -> None:
+    if not names:
+        raise SettingError(
+            "A layer ensemble needs at least one layer; got none. candidate_layers(model, pattern, "
+            "example) lists those that can carry a head."
+        )
+    if task not in get_args(Task):
+        raise SettingError(f"task is {', '.join(get_args(Task))}; got {task!r}.")
+    if not 0 <= gradient <= 1:
+        raise SettingError(f"gradient is a share from 0 to 1; got {gradient!r}.")
+
+
+def _own_prediction(result: Any, output: Callable[[Any], Tensor] | None) -> Tensor:
+    """The prediction in what the network gave."""
+    own: Any = result.get("out") if isinstance(result, Mapping) else result
+    if output is not None:
+        own = output(result)
+    if not isinstance(own, Tensor):
+        raise UnsupportedArchitectureError(
+            f"The network gives {describe(result)}; which part is the prediction? Pass a function "
+            "that picks it, for example output=lambda result: result[0]."
+        )
+    return own
+
+
+def _check_task(own: Tensor, task: Task, axes: int) -> None:
+    fits = {
+        "segmentation": own.ndim == axes + 2,
+        "classification": own.ndim == 2,
+        "regression": own.ndim in (1, 2, axes + 2),
+    }[task]
+    if not fits:
+        raise UnsupportedArchitectureError(
+            f"task={task!r} needs a network that gives {_EXPECTED[task]}; this one gives "
+            f"{describe(own)}. Choose another task, or pick the prediction with output=."
+        )
+
+
+def _not_run(name: str) -> str:
+    return (
+        f"Layer {name!r} was run in the pass over the example but not in this one, so its head has "
+        "no features. Leave it out, or call the network in the same way as then."
+    )
