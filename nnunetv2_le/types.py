@@ -11,13 +11,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-Fusion = Literal["mean", "majority", "staple", "last", "nnunet"]
+Fusion = Literal["mean", "majority", "staple", "last", "nnunet", "lowest_uncertainty"]
 Direction = Literal["higher_is_better", "higher_is_worse", "none"]
 
 LabelValue = int | tuple[int, ...]
 
-FAMILIES = ("heads", "mirrors")
-"""Families that a run can have, in the order of the tables."""
+FAMILIES = ("heads", "multi_head", "mirrors", "folds", "checkpoints", "models", "dropout")
+"""Families that a run can have."""
+
+HEAD_FAMILIES = ("heads", "multi_head")
+"""Families whose members are heads of one network."""
 
 DEFAULT_MAPS = ("entropy",)
 """Voxel maps that are written where the user names none."""
@@ -117,6 +120,23 @@ class OverlapCounts:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The member that was taken as the prediction of a case.
+
+    Attributes:
+        family: the family that was chosen from.
+        member: the member's name.
+        number: its number within the family.
+        entropy_boundary_ratio: what every member was compared by; NaN without a boundary.
+    """
+
+    family: str
+    member: str
+    number: int
+    entropy_boundary_ratio: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Accumulated:
     """What is left of all members on the network's grid, once every voxel was seen.
 
@@ -131,6 +151,7 @@ class Accumulated:
             were asked for.
         counts: overlaps of members.
         member_logits: logits of every family member, where they were asked for.
+        choice: which member is the fused prediction, where one was chosen.
     """
 
     fused_logits: Float[np.ndarray, "channels depth height width"]
@@ -140,6 +161,7 @@ class Accumulated:
     maps: dict[str, Float[np.ndarray, "depth height width"]]
     counts: OverlapCounts
     member_logits: Float[np.ndarray, "members channels depth height width"] | None = None
+    choice: Choice | None = None
 
     @property
     def fused_masks(self) -> Bool[np.ndarray, "labels depth height width"]:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from nnunetv2_le.cli.common import run_main
@@ -13,18 +14,21 @@ from nnunetv2_le.cli.predict_arguments import (
 from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,
 )
-from nnunetv2_le.cli.predict_from_modelfolder import predict_with_model
+from nnunetv2_le.cli.predict_from_modelfolder import predict_with_models
 from nnunetv2_le.errors import ModelFolderError
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prediction with a model named as nnU-Net names it."""
+    """A prediction with models named as nnU-Net names them.
+
+    Every trainer is taken with every plans and every configuration.
+    """
 
     dataset: str
-    trainer: str
-    plans: str
-    configuration: str
+    trainers: tuple[str, ...]
+    plans: tuple[str, ...]
+    configurations: tuple[str, ...]
     predict: PredictRequest
 
 
@@ -35,13 +39,28 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment images as nnUNetv2_predict does, and say how far to trust each.",
     )
     parser.add_argument("-d", required=True, help="dataset name or number")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
+    parser.add_argument(
+        "-p",
+        nargs="+",
+        default=["nnUNetPlans"],
+        metavar="PLANS",
+        help="plans (default: nnUNetPlans); several make several models",
+    )
     parser.add_argument(
         "-tr",
-        default="LayerEnsembleTrainer",
-        help="trainer of the model, nnU-Net's own included (default: LayerEnsembleTrainer)",
+        nargs="+",
+        default=["LayerEnsembleTrainer"],
+        metavar="TRAINER",
+        help="trainer of the model, nnU-Net's own included (default: LayerEnsembleTrainer); "
+        "several make several models",
     )
-    parser.add_argument("-c", required=True, help="configuration: 2d, 3d_fullres, ...")
+    parser.add_argument(
+        "-c",
+        nargs="+",
+        required=True,
+        metavar="CONFIGURATION",
+        help="configuration: 2d, 3d_fullres, ...; several make several models",
+    )
     add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
     return parser
 
@@ -49,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 def build_request(arguments: argparse.Namespace) -> Request:
     """The request that the arguments make."""
     predict = build_predict_request(arguments)
-    return Request(arguments.d, arguments.tr, arguments.p, arguments.c, predict)
+    return Request(
+        arguments.d, tuple(arguments.tr), tuple(arguments.p), tuple(arguments.c), predict
+    )
 
 
 def run(request: Request) -> None:
@@ -59,10 +80,12 @@ def run(request: Request) -> None:
         ModelFolderError: there is no such trained model.
         CaseError: some cases failed; the others are done.
     """
-    predict_with_model(_model_folder(request), request.predict)
+    names = product(request.trainers, request.plans, request.configurations)
+    folders = [_model_folder(request.dataset, *name) for name in dict.fromkeys(names)]
+    predict_with_models(folders, request.predict)
 
 
-def _model_folder(request: Request) -> Path:
+def _model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
     from nnunetv2.paths import nnUNet_results
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
@@ -72,14 +95,10 @@ def _model_folder(request: Request) -> Path:
             "model's folder with nnUNetv2_le_predict_from_modelfolder -m."
         )
     try:
-        folder = Path(
-            get_output_folder(
-                request.dataset, request.trainer, request.plans, request.configuration
-            )
-        )
+        folder = Path(get_output_folder(dataset, trainer, plans, configuration))
     except RuntimeError as error:
         raise ModelFolderError(
-            f"There is no dataset {request.dataset!r} in nnUNet_results, nnUNet_raw or "
+            f"There is no dataset {dataset!r} in nnUNet_results, nnUNet_raw or "
             f"nnUNet_preprocessed ({error}). Check -d."
         ) from error
     if not folder.is_dir():

@@ -23,7 +23,7 @@ class PredictRequest:
     source: Path
     output: Path
     folds: tuple[int | str, ...] | None
-    checkpoint: str
+    checkpoints: tuple[str, ...]
     step_size: float
     use_mirroring: bool
     save_probabilities: bool
@@ -36,7 +36,8 @@ class PredictRequest:
     device: str
     perform_everything_on_device: bool
     show_progress: bool
-    families: tuple[str, ...]
+    families: tuple[str, ...] | None
+    num_samples: int
     skip_heads: int
     fusion: str
     maps: tuple[str, ...]
@@ -54,8 +55,15 @@ def add_predict_arguments(
         "-members",
         nargs="+",
         metavar="FAMILY",
-        default=list(FAMILIES),
-        help=f"families of members: {' '.join(FAMILIES)} (default: those that the model has)",
+        help=f"families of members: {' '.join(FAMILIES)} (default: the heads and mirrors that the "
+        "model has)",
+    )
+    members.add_argument(
+        "-num_samples",
+        type=int,
+        default=10,
+        metavar="N",
+        help="samples of -members dropout (default: 10)",
     )
     members.add_argument(
         "-skip_heads",
@@ -100,7 +108,11 @@ def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] |
         help=f"folds to use (default: {default_folds or 'all that are there'})",
     )
     parser.add_argument(
-        "-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)"
+        "-chk",
+        nargs="+",
+        default=["checkpoint_final.pth"],
+        metavar="NAME",
+        help="checkpoints: names, or patterns in quotes (default: checkpoint_final.pth)",
     )
     parser.add_argument(
         "-prev_stage_predictions", type=Path, help="predictions of a cascade's previous stage"
@@ -154,7 +166,7 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
         source=arguments.i,
         output=arguments.o,
         folds=None if arguments.f is None else tuple(_fold(fold) for fold in arguments.f),
-        checkpoint=arguments.chk,
+        checkpoints=tuple(arguments.chk),
         step_size=arguments.step_size,
         use_mirroring=not arguments.disable_tta,
         save_probabilities=arguments.save_probabilities,
@@ -167,7 +179,8 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
         device=arguments.device,
         perform_everything_on_device=not arguments.not_on_device,
         show_progress=not arguments.disable_progress_bar,
-        families=tuple(arguments.members),
+        families=None if arguments.members is None else tuple(arguments.members),
+        num_samples=arguments.num_samples,
         skip_heads=arguments.skip_heads,
         fusion=arguments.fusion,
         maps=tuple(arguments.maps),

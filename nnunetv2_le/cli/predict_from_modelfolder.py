@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A prediction with the model in a folder."""
+    """A prediction with the models in some folders."""
 
-    model_folder: Path
+    model_folders: tuple[Path, ...]
     predict: PredictRequest
 
 
@@ -40,7 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment images and say how far to trust each segmentation.",
     )
     parser.add_argument(
-        "-m", type=Path, required=True, help="folder of the model: TRAINER__PLANS__CONFIGURATION"
+        "-m",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders of models: TRAINER__PLANS__CONFIGURATION",
     )
     add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
     return parser
@@ -48,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def build_request(arguments: argparse.Namespace) -> Request:
     """The request that the arguments make."""
-    return Request(arguments.m, build_predict_request(arguments))
+    return Request(tuple(arguments.m), build_predict_request(arguments))
 
 
 def run(request: Request) -> None:
@@ -57,11 +62,11 @@ def run(request: Request) -> None:
     Raises:
         CaseError: some cases failed; the others are done.
     """
-    predict_with_model(request.model_folder, request.predict)
+    predict_with_models(request.model_folders, request.predict)
 
 
-def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
-    """Predict all cases with the model in a folder.
+def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) -> None:
+    """Predict all cases with the models in some folders.
 
     Raises:
         CaseError: some cases failed; the others are done.
@@ -74,6 +79,7 @@ def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
 
     settings = PredictionSettings(
         families=request.families,
+        num_samples=request.num_samples,
         skip_heads=request.skip_heads,
         fusion=request.fusion,  # type: ignore[arg-type]
         maps=request.maps,
@@ -84,10 +90,10 @@ def predict_with_model(model_folder: Path, request: PredictRequest) -> None:
         perform_everything_on_device=request.perform_everything_on_device,
     )
     predictor = LayerEnsemblePredictor.from_model_folder(
-        model_folder,
+        model_folders,
         settings,
         folds=request.folds,
-        checkpoint_name=request.checkpoint,
+        checkpoint_name=request.checkpoints,
         device=_device(request.device),
         show_progress=request.show_progress,
     )

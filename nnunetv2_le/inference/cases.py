@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,13 @@ class PreparedCase:
         name: name of the case.
         image: preprocessed channels (and one-hot labels of the previous stage).
         properties: what nnU-Net's reader and preprocessor noted of it.
+        others: the same case as other models of the run see it, by the model's name.
     """
 
     name: str
     image: Float[Tensor, "channels depth height width"]
     properties: dict[str, Any]
+    others: dict[str, "PreparedCase"] = field(default_factory=dict)
 
 
 def find_cases(
@@ -149,7 +151,8 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
             f"{_last_line(error)}). Check that the file is complete and opens in a viewer, and "
             "that all channels have one shape and spacing."
         ) from error
-    return _prepared(case.name, data, labels if case.previous_stage else None, properties, model)
+    before = labels if _previous_stage(case, model) else None
+    return _prepared(case.name, data, before, properties, model)
 
 
 def prepare_array(
@@ -199,7 +202,7 @@ def _run_preprocessor(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """What nnU-Net's preprocessor makes of a case, and what it notes of it."""
     files = [str(path) for path in case.images]
-    before = str(case.previous_stage) if case.previous_stage else None
+    before = _previous_stage(case, model)
     configuration = preprocessing_configuration(
         model.configuration, preprocessor, needs_labels=before is not None
     )
@@ -216,6 +219,13 @@ def _run_preprocessor(
     del image
     result = preprocessor.run_case_npy(passed_on.pop(), labels, properties, *rest)
     return result
+
+
+def _previous_stage(case: Case, model: Model) -> str | None:
+    """The file of the previous stage, if this model wants one."""
+    if case.previous_stage is None or model.configuration.previous_stage_name is None:
+        return None
+    return str(case.previous_stage)
 
 
 def _prepared(

@@ -1,207 +1,287 @@
-"""The members of a prediction: what the passes over one tile give, and which of them are kept.
+"""The members of a prediction: what the passes of all networks over one tile give.
 
-A head is its logits averaged over all mirror passes and folds; a mirror pass is the fused heads of
-that pass, averaged over folds. Families therefore add up (heads + mirrors volumes), they do not
-multiply.
+A head is its logits averaged over all mirror passes and networks; a mirror pass is the fused heads
+of that pass, averaged over networks; a fold (checkpoint, model) is the fused heads of its networks,
+averaged over these; a dropout sample is the fused heads of one pass with active dropout, averaged
+over networks. Families therefore add up (heads + mirrors + folds volumes), they do not multiply.
 """
 
-import itertools
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nnunetv2_le.errors import SettingError
-from nnunetv2_le.network.head_sources import HeadsAndFeatures, HeadSource
+from nnunetv2_le.inference.ensemble import TrainedNetwork
+from nnunetv2_le.inference.mirroring import mirror_passes, mirrored_passes
+from nnunetv2_le.inference.networks import Networks
 from nnunetv2_le.network.logits import mean_probability_logits, upsample
-from nnunetv2_le.types import FAMILIES, Family, MemberPlan
+from nnunetv2_le.types import HEAD_FAMILIES, MemberPlan
 
-logger = logging.getLogger(__name__)
-
-Network = Callable[[Tensor], HeadsAndFeatures]
 NoteFeatures = Callable[[Tensor], None]
 
-_WHY_MISSING = {
-    "heads": "the network has one head",
-    "mirrors": "mirroring is switched off, or the model was trained without it",
-}
-
-
-def mirror_passes(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """The mirrored axes of each pass, in nnU-Net's order: none, each axis, each pair, all."""
-    axes = axes or ()
-    return [
-        combination
-        for number in range(len(axes) + 1)
-        for combination in itertools.combinations(axes, number)
-    ]
-
-
-def plan_members(
-    source: HeadSource, *, families: Sequence[str], mirror_axes: Sequence[int] | None
-) -> MemberPlan:
-    """Decide which members a run keeps.
-
-    Args:
-        source: the heads of the network.
-        families: names of the families that were asked for, in order.
-        mirror_axes: axes that the run mirrors, None for a run without mirroring.
-
-    Raises:
-        SettingError: a family is unknown, or none of the families exists for this network and run.
-    """
-    available = {}
-    if len(source.head_names) > 1:
-        available["heads"] = Family("heads", source.head_names, ordered=True)
-    if mirror_axes:
-        names = ("+".join(map(str, axes)) or "none" for axes in mirror_passes(mirror_axes))
-        available["mirrors"] = Family("mirrors", tuple(f"mirror_{name}" for name in names))
-    if unknown := [name for name in families if name not in FAMILIES]:
-        raise SettingError(
-            f"-members takes {' '.join(FAMILIES)}; got {' '.join(unknown)}. Leave out what is not "
-            "listed."
-        )
-    chosen = [available[name] for name in dict.fromkeys(families) if name in available]
-    for name in families:
-        if name not in available:
-            logger.info("No %s in this run: %s.", name, _WHY_MISSING[name])
-    if not chosen:
-        reasons = "; ".join(f"no {name}: {_WHY_MISSING[name]}" for name in families)
-        raise SettingError(
-            f"Uncertainty needs at least two members, but this run has none ({reasons}). Use a "
-            "checkpoint with several heads (nnUNetv2_le_train), or leave mirroring on (no "
-            "--disable_tta)."
-        )
-    return _with_fused(source, chosen)
-
-
-def _with_fused(source: HeadSource, families: list[Family]) -> MemberPlan:
-    """The plan, the last heads fused; extra members where heads are no family of the run."""
-    names = [member for family in families for member in family.members]
-    to_fuse = source.head_names[-source.num_fused_heads :]
-    if any(family.name == "heads" for family in families):
-        return MemberPlan(tuple(families), fused=tuple(names.index(name) for name in to_fuse))
-    numbers = range(len(names), len(names) + len(to_fuse))
-    return MemberPlan(tuple(families), fused=tuple(numbers), extra=to_fuse)
+_EXTRA = "extra heads"
+_OF_HEADS = frozenset({*HEAD_FAMILIES, _EXTRA})
 
 
 class TilePredictor:
-    """All members of one tile, from one forward pass a fold and mirroring.
+    """All members of one tile, from one forward pass a network and mirroring.
 
-    Heads are averaged over folds and mirror passes at their own layer's resolution and upsampled
+    Heads are averaged over networks and mirror passes at their own layer's resolution and upsampled
     once: linear upsampling commutes with sums and flips, so the result is the same and eight times
     cheaper. Members are made one after another, so that one of them at a time exists in full size.
 
+    What is blended are the members, or with ``separate_networks`` those of each network, one
+    network after another; ``combine`` makes the members of these.
+
     Args:
-        sources: the heads of each fold, on the device of the tiles.
-        plan: which members are wanted.
+        networks: the networks of the run that see the image alike.
+        plan: which members are wanted; members of ``models`` that are none of these networks are
+            left out.
+        device: where the networks work.
         mirror_axes: spatial axes to mirror, None or empty for one pass.
         has_regions: whether channels are overlapping regions.
-        separate_folds: give the members of each fold, one fold after another, instead of their
-            mean over folds.
-        batch_passes: predict all mirror passes of a fold in one batch: faster on a GPU.
+        separate_networks: blend the members of each network by themselves, as nnU-Net does.
         compiled: run the networks through ``torch.compile``.
+
+    Attributes:
+        batch_passes: predict all mirror passes of a network in one batch: faster on a GPU.
+        num_blended: how many predictions of a tile are blended.
     """
 
     def __init__(
         self,
-        sources: Sequence[HeadSource],
+        networks: Sequence[TrainedNetwork],
         plan: MemberPlan,
         *,
+        device: torch.device,
         mirror_axes: Sequence[int] | None,
         has_regions: bool,
-        separate_folds: bool = False,
-        batch_passes: bool = False,
+        separate_networks: bool = False,
         compiled: bool = False,
     ) -> None:
-        first = sources[0]
-        folds: list[Network] = [torch.compile(source) if compiled else source for source in sources]
-        self.groups = [[fold] for fold in folds] if separate_folds else [folds]
+        sources = [network.source for network in networks]
+        self.networks = Networks(sources, device, compiled=compiled)
         self.passes = mirror_passes(mirror_axes)
         self.has_regions = has_regions
-        self.batch_passes = batch_passes
-        self.families = [family.name for family in plan.families]
-        self.extra = [first.head_names.index(name) for name in plan.extra]
-        self.num_heads = len(first.head_names)
-        self.num_fused_heads = first.num_fused_heads
+        self.batch_passes = device.type == "cuda"
+        self.num_fused_heads = [source.num_fused_heads for source in sources]
+        self.parts = _parts(plan, networks)
+        self.names = {part.name for part in self.parts}
+        self.separate = separate_networks and len(networks) > 1
+        self.shared = [part for part in self.parts if not part.groups]
+        self.has_groups = len(self.shared) < len(self.parts)
+        self.num_blended = sum(part.num_members for part in self.parts)
+        if self.separate:
+            each = sum(part.num_members for part in self.shared) + self.has_groups
+            self.num_blended = each * len(networks)
 
     def __call__(
         self, tile: Float[Tensor, "1 channels *space"], *, note_features: NoteFeatures | None = None
     ) -> Iterator[Float[Tensor, "classes *space"]]:
-        """Logits of all members, in the order of the plan; the caller may overwrite them.
+        """Logits that are blended, in order; the caller may overwrite them.
 
         Args:
             tile: a part of the image.
-            note_features: gets the pooled features of the tile, (features,), as the first fold's
-                network sees it unmirrored; not called where the network has none.
+            note_features: gets the pooled features of the tile, (features,), as the first network
+                sees it unmirrored; not called where the network has none, or in a run of dropout
+                samples alone.
         """
-        for number, folds in enumerate(self.groups):
-            yield from self._members(tile, folds, None if number else note_features)
+        if not self.separate:
+            sums = self._sums(tile, range(len(self.networks)), note_features)
+            for part in self.parts:
+                yield from part.members(sums)
+            return
+        for number in range(len(self.networks)):
+            sums = self._sums(tile, [number], None if number else note_features)
+            for part in self.shared:
+                yield from part.members(sums)
+            if self.has_groups:
+                yield sums.last_network[0]
 
-    def _members(
-        self, tile: Tensor, folds: Sequence[Network], note_features: NoteFeatures | None
-    ) -> Iterator[Tensor]:
-        """Logits of all members, averaged over folds."""
-        size = tile.shape[2:]
-        heads, mirrors = self._sums(tile, folds, note_features)
-        passes = len(self.passes) * len(folds)
-        members = {
-            "heads": lambda: (_resized(heads[n], passes, size) for n in range(self.num_heads)),
-            "mirrors": lambda: (_resized(logits, len(folds), size) for logits in mirrors),
-        }
-        for name in self.families:
-            yield from members[name]()
-        yield from (_resized(heads[number], passes, size) for number in self.extra)
+    def combine(
+        self, blended: Float[Tensor, "blended channels *space"]
+    ) -> Float[Tensor, "members channels *space"]:
+        """The members of what was blended; networks are averaged as nnU-Net averages them."""
+        if not self.separate:
+            return blended
+        networks = blended.chunk(len(self.networks))
+        members, first = [], 0
+        for part in self.parts:
+            if part.groups:
+                members += [_mean([networks[n][-1:] for n in group]) for group in part.groups]
+                continue
+            which = slice(first, first + part.num_members)
+            members.append(_mean([logits[which] for logits in networks]))
+            first += part.num_members
+        return torch.cat(members) if len(members) > 1 else members[0]
 
     def _sums(
-        self, tile: Tensor, folds: Sequence[Network], note_features: NoteFeatures | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Sums of each head over passes and folds, and of each pass's fused heads over folds."""
-        heads: list[Tensor] = []
-        mirrors: list[Tensor] = []
-        keep_mirrors = "mirrors" in self.families
-        for fold in folds:
-            for number, (logits, features) in enumerate(self._passes(fold, tile)):
-                if note_features is not None and features is not None:
-                    note_features(features[0])
-                    note_features = None
-                # sums are new tensors: a mirror pass may be the very tensor of the last head
-                heads = [a + b for a, b in zip(heads, logits, strict=True)] if heads else logits
-                if not keep_mirrors:
-                    continue
-                fused = self._fuse(logits, tile.shape[2:])
-                if number < len(mirrors):
-                    mirrors[number] = mirrors[number] + fused
-                else:
-                    mirrors.append(fused)
-        return heads, mirrors
+        self, tile: Tensor, numbers: Sequence[int], note_features: NoteFeatures | None
+    ) -> "_Sums":
+        """One run of these networks over the tile."""
+        sums = _Sums(tile.shape[2:], len(numbers), len(self.passes))
+        samples = sum(part.num_members for part in self.parts if part.name == "dropout")
+        for number in numbers:
+            if self.names != {"dropout"}:
+                self._add_passes(sums, tile, number, note_features if number == 0 else None)
+            for sample in range(samples):
+                # one draw for all tiles and cases: a sample is one thinned network
+                seed = sample * len(self.networks) + number
+                with self.networks.dropping(number, seed=seed) as network:
+                    logits = network(tile).heads
+                    _add_at(sums.dropout, sample, self._fuse(logits, number, sums.size))
+        return sums
 
-    def _passes(self, fold: Network, tile: Tensor) -> Iterator[HeadsAndFeatures]:
-        """Heads of every mirror pass, turned back, and its features."""
-        flips = [[axis + 2 for axis in axes] for axes in self.passes]
-        if self.batch_passes and len(flips) > 1:
-            batch = fold(torch.cat([tile.flip(dims) if dims else tile for dims in flips]))
-            for number, dims in enumerate(flips):
-                rows = [logits[number : number + 1] for logits in batch.heads]
-                features = None if batch.features is None else batch.features[number : number + 1]
-                yield HeadsAndFeatures(_turned(rows, dims), features)
+    def _add_passes(
+        self, sums: "_Sums", tile: Tensor, number: int, note_features: NoteFeatures | None
+    ) -> None:
+        """Add the mirror passes of one network to the sums."""
+        own: list[Tensor] = []
+        keeps_heads = bool(self.names & _OF_HEADS)
+        network = self.networks.use(number)
+        passes = mirrored_passes(network, tile, passes=self.passes, in_one_batch=self.batch_passes)
+        for place, (logits, features) in enumerate(passes):
+            if place == 0 and note_features is not None and features is not None:
+                note_features(features[0])
+            # sums are new tensors: a mirror pass may be the very tensor of the last head
+            if keeps_heads:
+                sums.heads = _added(sums.heads, logits)
+            if self.has_groups:
+                own = _added(own, logits[-self.num_fused_heads[number] :])
+            if "mirrors" in self.names:
+                _add_at(sums.mirrors, place, self._fuse(logits, number, sums.size))
+        if self.has_groups:
+            self._add_network(sums, number, [logits / len(self.passes) for logits in own])
+
+    def _add_network(self, sums: "_Sums", number: int, heads: Sequence[Tensor]) -> None:
+        """Add what one network says to the members that it belongs to."""
+        sums.last_network = self._fuse(heads, number, sums.size)
+        if self.separate:
             return
-        for dims in flips:
-            heads, features = fold(tile.flip(dims) if dims else tile)
-            yield HeadsAndFeatures(_turned(heads, dims), features)
+        for part in self.parts:
+            for member, group in enumerate(part.groups):
+                if number in group:
+                    of_part = sums.groups.setdefault(part.name, {})
+                    before = of_part.get(member)
+                    now = sums.last_network
+                    of_part[member] = now if before is None else before + now
 
-    def _fuse(self, heads: list[Tensor], size: Sequence[int]) -> Tensor:
-        full = [upsample(logits, size) for logits in heads[-self.num_fused_heads :]]
+    def _fuse(self, heads: Sequence[Tensor], number: int, size: Sequence[int]) -> Tensor:
+        full = [upsample(logits, size) for logits in heads[-self.num_fused_heads[number] :]]
         return mean_probability_logits(full, has_regions=self.has_regions)
 
 
-def _turned(heads: list[Tensor], dims: list[int]) -> list[Tensor]:
-    return [logits.flip(dims) for logits in heads] if dims else heads
+@dataclass
+class _Sums:
+    """What a tile's passes add up to.
+
+    Attributes:
+        size: of the tile.
+        num_networks: networks that were added.
+        num_passes: mirror passes of each.
+        heads: each head, over networks and passes, at its own resolution.
+        mirrors: each pass, over networks.
+        dropout: each sample, over networks.
+        groups: part and member to the sum over the member's networks.
+        last_network: what the last network says.
+    """
+
+    size: Sequence[int]
+    num_networks: int
+    num_passes: int
+    heads: list[Tensor] = field(default_factory=list)
+    mirrors: list[Tensor] = field(default_factory=list)
+    dropout: list[Tensor] = field(default_factory=list)
+    groups: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    last_network: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def _resized(logits: Tensor, count: int, size: Sequence[int]) -> Tensor:
-    """A sum of so many logits as their mean, at the size of the tile."""
+@dataclass(frozen=True)
+class _Part:
+    """Members that are made alike.
+
+    Attributes:
+        name: the family, or ``extra heads``.
+        num_members: how many.
+        heads: numbers of the heads, for families of heads.
+        groups: numbers of each member's networks, for families of networks.
+    """
+
+    name: str
+    num_members: int
+    heads: tuple[int, ...] = ()
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    def members(self, sums: _Sums) -> Iterator[Tensor]:
+        """Logits of each member, made when asked for; the caller may overwrite them."""
+        if self.groups:
+            for member, group in enumerate(self.groups):
+                yield _resized(sums.groups[self.name][member], len(group), sums.size, shared=True)
+        elif self.heads:
+            count = sums.num_networks * sums.num_passes
+            yield from (_resized(sums.heads[head], count, sums.size) for head in self.heads)
+        else:
+            passes = sums.mirrors if self.name == "mirrors" else sums.dropout
+            yield from (_resized(logits, sums.num_networks, sums.size) for logits in passes)
+
+
+def _parts(plan: MemberPlan, networks: Sequence[TrainedNetwork]) -> list[_Part]:
+    """The plan's families, and what is there to be fused only."""
+    heads = networks[0].source.head_names
+    parts = [
+        _part(family.name, family.members, networks, heads=family.name in _OF_HEADS)
+        for family in plan.families
+    ]
+    if plan.extra:
+        of_heads = set(plan.extra) <= set(heads)
+        parts.append(_part(_EXTRA if of_heads else "models", plan.extra, networks, heads=of_heads))
+    return parts
+
+
+def _part(
+    name: str, members: Sequence[str], networks: Sequence[TrainedNetwork], *, heads: bool
+) -> _Part:
+    if heads:
+        numbers = tuple(networks[0].source.head_names.index(member) for member in members)
+        return _Part(name, len(members), heads=numbers)
+    if name not in networks[0].places:
+        return _Part(name, len(members))
+    groups = [
+        tuple(n for n, network in enumerate(networks) if network.places[name] == member)
+        for member in members
+    ]
+    there = tuple(group for group in groups if group)
+    return _Part(name, len(there), groups=there)
+
+
+def _added(sums: list[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(sums, values, strict=True)] if sums else list(values)
+
+
+def _add_at(sums: list[Tensor], place: int, values: Tensor) -> None:
+    if place < len(sums):
+        sums[place] = sums[place] + values
+    else:
+        sums.append(values)
+
+
+def _resized(logits: Tensor, count: int, size: Sequence[int], *, shared: bool = False) -> Tensor:
+    """A sum of so many logits as their mean, at the size of the tile.
+
+    A tensor that several members share is copied.
+    """
     mean = logits / count if count > 1 else logits
-    return upsample(mean, size)[0]
+    resized = upsample(mean, size)[0]
+    return resized.clone() if shared and count == 1 else resized
+
+
+def _mean(networks: Sequence[Tensor]) -> Tensor:
+    """In half precision, in nnU-Net's order."""
+    if len(networks) == 1:
+        return networks[0]
+    first, *others = networks
+    for other in others:
+        first = first + other
+    return first / len(networks)

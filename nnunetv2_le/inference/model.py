@@ -1,9 +1,4 @@
-"""Loading what nnU-Net trained: plans, and one network with its parameters a fold.
-
-nnU-Net keeps checkpoints as pickles. They are read here with ``weights_only`` and the few NumPy
-types that nnU-Net's own log puts into them; a checkpoint that needs more is read as nnU-Net reads
-it, which runs code that the file brings along (``documentation/security.md``).
-"""
+"""Loading what nnU-Net trained: plans, and one network with its parameters a checkpoint."""
 
 import copy
 import inspect
@@ -11,15 +6,12 @@ import io
 import json
 import logging
 import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture import (
     nnUNetTrainerNoDeepSupervision as no_deep_supervision,
@@ -33,13 +25,18 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from nnunetv2_le.errors import CheckpointError, ModelFolderError
+from nnunetv2_le.inference.checkpoints import (
+    Checkpoint,
+    CheckpointReader,
+    Fold,
+    available_folds,
+    checkpoint_names,
+)
 from nnunetv2_le.network.head_sources import HeadSource, head_source
 from nnunetv2_le.training.registry import register_trainers
 from nnunetv2_le.types import Labels
 
 logger = logging.getLogger(__name__)
-
-Fold = int | str
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,10 @@ class Model:
 
     Attributes:
         folder: where it was loaded from.
-        sources: the network of each fold behind the interface of head sources, on the CPU.
-        folds: the folds, in the order of ``sources``.
+        sources: the network of each checkpoint of each fold behind the interface of head sources,
+            on the CPU: all folds of the first checkpoint, then those of the next.
+        folds: the folds.
+        checkpoint_names: the checkpoints of each fold.
         mirror_axes: spatial axes that may be mirrored, or None.
     """
 
@@ -57,7 +56,7 @@ class Model:
     sources: tuple[HeadSource, ...]
     folds: tuple[Fold, ...]
     trainer_name: str
-    checkpoint_name: str
+    checkpoint_names: tuple[str, ...]
     plans: PlansManager
     configuration: ConfigurationManager
     configuration_name: str
@@ -67,47 +66,46 @@ class Model:
     mirror_axes: tuple[int, ...] | None
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """What a prediction needs of a checkpoint; the optimizer's state is as large again."""
-
-    weights: dict[str, Tensor]
-    trainer_name: str
-    configuration_name: str
-    mirror_axes: tuple[int, ...] | None
-
-
 def load_model(
     folder: Path,
     *,
     folds: Sequence[Fold] | None = None,
-    checkpoint_name: str = "checkpoint_final.pth",
+    checkpoint_name: str | Sequence[str] = "checkpoint_final.pth",
+    reader: CheckpointReader | None = None,
 ) -> Model:
     """Load a model folder as nnU-Net wrote it.
 
     Args:
         folder: ``.../TRAINER__PLANS__CONFIGURATION``, with ``plans.json``, ``dataset.json`` and
             ``fold_X`` folders.
-        folds: which folds; None takes all numbered folds that have the checkpoint.
-        checkpoint_name: file name of the checkpoint within each fold.
+        folds: which folds; None takes all numbered folds that have the checkpoints.
+        checkpoint_name: file name of the checkpoint within each fold, or several names, or shell
+            patterns of names.
+        reader: reads checkpoints; give the same one for the models of one run, which bounds their
+            memory together.
 
     Raises:
-        ModelFolderError: the folder, a fold or a file is not there.
-        CheckpointError: a checkpoint cannot be read or does not fit the network.
+        ModelFolderError: the folder, a fold or a file is not there, or a pattern matches nothing.
+        CheckpointError: a checkpoint cannot be read or does not fit the network, or checkpoints
+            differ in trainer, configuration or mirroring.
     """
     register_trainers()
     dataset_json = _read_json(folder, "dataset.json")
     plans = PlansManager(_read_json(folder, "plans.json"))
-    chosen = tuple(folds) if folds else _available_folds(folder, checkpoint_name)
-    checkpoints = [_read_checkpoint(folder, fold, checkpoint_name) for fold in chosen]
-    first = checkpoints[0]
+    wanted = [checkpoint_name] if isinstance(checkpoint_name, str) else list(checkpoint_name)
+    chosen = tuple(dict.fromkeys(folds)) if folds else available_folds(folder, wanted)
+    names = checkpoint_names(folder, wanted, folds=chosen)
+    checkpoints = _read_all(folder, chosen, names, reader or CheckpointReader())
+    first = next(iter(checkpoints.values()))
     configuration = _configuration(plans, first.configuration_name, folder)
     trainer = _find_trainer(first.trainer_name)
     network = _build_network(trainer, plans, configuration, dataset_json)
     trained_deep = not issubclass(trainer, no_deep_supervision.nnUNetTrainerNoDeepSupervision)
     sources = []
-    for fold, checkpoint in zip(chosen, checkpoints, strict=True):
-        loaded = _load_weights(copy.deepcopy(network), checkpoint.weights, fold, folder)
+    for (name, fold), checkpoint in checkpoints.items():
+        loaded = _load_weights(
+            copy.deepcopy(network), checkpoint.weights, folder / f"fold_{fold}" / name
+        )
         sources.append(head_source(loaded, deep_supervision=trained_deep).eval())
     label_manager = plans.get_label_manager(dataset_json)
     return Model(
@@ -115,7 +113,7 @@ def load_model(
         sources=tuple(sources),
         folds=chosen,
         trainer_name=first.trainer_name,
-        checkpoint_name=checkpoint_name,
+        checkpoint_names=names,
         plans=plans,
         configuration=configuration,
         configuration_name=first.configuration_name,
@@ -124,6 +122,28 @@ def load_model(
         labels=describe_labels(label_manager),
         mirror_axes=first.mirror_axes,
     )
+
+
+def _read_all(
+    folder: Path, folds: Sequence[Fold], names: Sequence[str], reader: CheckpointReader
+) -> dict[tuple[str, Fold], Checkpoint]:
+    """Every named checkpoint of every fold; they have to be of one kind of network."""
+    checkpoints = {
+        (name, fold): reader.read(folder, fold, name) for name in names for fold in folds
+    }
+    (first_name, first_fold), first = next(iter(checkpoints.items()))
+    for (name, fold), other in checkpoints.items():
+        differing = ["configuration_name", "mirror_axes"]
+        if other.weights.keys() != first.weights.keys():  # other heads, or another network
+            differing.append("trainer_name")
+        for what in differing:
+            if getattr(other, what) != getattr(first, what):
+                raise CheckpointError(
+                    f"The checkpoints of one model have to agree, but {folder}/fold_{fold}/{name} "
+                    f"has {what} {getattr(other, what)!r} where fold_{first_fold}/{first_name} has "
+                    f"{getattr(first, what)!r}. Leave one of them out with -f or -chk."
+                )
+    return checkpoints
 
 
 def describe_labels(manager: LabelManager) -> Labels:
@@ -164,75 +184,6 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _available_folds(folder: Path, checkpoint_name: str) -> tuple[Fold, ...]:
-    """Numbered folds that have the checkpoint, as nnU-Net finds them; else ``fold_all``."""
-    numbers = sorted(
-        int(path.name[5:])
-        for path in folder.glob("fold_*")
-        if path.name[5:].isdigit() and (path / checkpoint_name).is_file()
-    )
-    if numbers:
-        return tuple(numbers)
-    if (folder / "fold_all" / checkpoint_name).is_file():
-        return ("all",)
-    raise ModelFolderError(
-        f"No fold of {folder} has a {checkpoint_name}. Finish a training, or name another "
-        "checkpoint with -chk (for example checkpoint_best.pth)."
-    )
-
-
-def _read_checkpoint(folder: Path, fold: Fold, checkpoint_name: str) -> _Checkpoint:
-    path = folder / f"fold_{fold}" / checkpoint_name
-    if not path.is_file():
-        there = sorted(other.parent.name for other in folder.glob(f"fold_*/{checkpoint_name}"))
-        raise ModelFolderError(
-            f"Expected {path}, which does not exist. Folds with a {checkpoint_name} here: "
-            f"{', '.join(there) or 'none'}. Choose with -f, or name another checkpoint with -chk."
-        )
-    try:
-        content = _load(path)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}). It may be "
-            "cut off: copy it again from the training machine."
-        ) from error
-    needed = {"network_weights", "trainer_name", "init_args"}
-    if not isinstance(content, Mapping) or not needed <= set(content):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of nnU-Net v2: it lacks network_weights, trainer_name or "
-            "init_args. Name a file that nnUNetv2_train wrote."
-        )
-    axes = content.get("inference_allowed_mirroring_axes")
-    return _Checkpoint(
-        # copies: nothing of the mapped file is left
-        weights={
-            name: values.clone() if isinstance(values, Tensor) else values
-            for name, values in content["network_weights"].items()
-        },
-        trainer_name=content["trainer_name"],
-        configuration_name=content["init_args"]["configuration"],
-        mirror_axes=tuple(axes) if axes else None,
-    )
-
-
-def _load(path: Path) -> Any:
-    """Read a checkpoint; its file is mapped, so that only what is used is ever read."""
-    mapped = zipfile.is_zipfile(path)
-    numpy_types: list[Any] = [np.dtype, np.float32, np.float64]
-    numpy_types += [type(np.dtype("float32")), type(np.dtype("float64"))]
-    core = np._core if hasattr(np, "_core") else np.core
-    numpy_types += [core.multiarray.scalar, torch.device]
-    try:
-        with torch.serialization.safe_globals(numpy_types):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:
-        if "weights_only" not in str(error) and "WeightsUnpickler" not in str(error):
-            raise
-        logger.debug("%s needs more than weights: %s", path, error)
-        return torch.load(path, map_location="cpu", weights_only=False, mmap=mapped)
-
-
 def _configuration(plans: PlansManager, name: str, folder: Path) -> ConfigurationManager:
     if name not in plans.available_configurations:
         raise ModelFolderError(
@@ -264,14 +215,12 @@ def _build_network(
     return network
 
 
-def _load_weights(
-    network: nn.Module, weights: dict[str, Tensor], fold: Fold, folder: Path
-) -> nn.Module:
+def _load_weights(network: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> nn.Module:
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"The checkpoint of fold {fold} in {folder} does not fit the network that its plans "
+            f"{checkpoint} does not fit the network that its plans "
             f"describe ({' '.join(str(error).split())[:200]}). Use the plans.json that the model "
             "was trained with."
         ) from error

@@ -1,24 +1,17 @@
 """From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor
 
 from nnunetv2_le.inference.cases import PreparedCase
-from nnunetv2_le.inference.members import TilePredictor
+from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.native_grid import NativeGrid, native_grid
-from nnunetv2_le.inference.settings import PredictionSettings
-from nnunetv2_le.inference.sliding_window import Window
 from nnunetv2_le.types import Accumulated, CaseScores, Labels, MemberPlan
-from nnunetv2_le.uncertainty.accumulator import Accumulator
 from nnunetv2_le.uncertainty.scores import score_case
 
 Volume = Float[np.ndarray, "depth height width"]
@@ -123,99 +116,42 @@ class CasePrediction:
         return painted
 
 
-def predict_case(
+def score_prediction(
     prepared: PreparedCase,
-    model: Model,
+    found: OnGrid,
     *,
+    model: Model,
     plan: MemberPlan,
-    settings: PredictionSettings,
-    window: Window,
-    predict_tile: TilePredictor,
-    num_folds: int = 1,
-    num_bands: int = 1,
-    progress: Callable[[], None] = lambda: None,
+    skip_heads: int = 0,
 ) -> CasePrediction:
-    """Predict all members of a case and reduce them to what is kept.
+    """The prediction of a case from what its members left on the network's grid.
 
     Args:
         prepared: the preprocessed case.
-        model: the model that was trained.
-        plan: which members are kept.
-        settings: fusion, heads skipped, and whether members are kept.
-        window: how the image is cut into tiles.
-        predict_tile: the members of one tile.
-        num_folds: folds that ``predict_tile`` keeps separate.
-        num_bands: in how many bands along the second axis the image is predicted.
-        progress: called once a tile.
-
-    Raises:
-        CaseError: the network's output is not finite.
+        found: what is left of its members.
+        model: the model whose grid it is.
+        plan: the members.
+        skip_heads: how many of the first heads layer agreement leaves out.
     """
-    depth, height, width = prepared.image.shape[1:]
-    accumulator = Accumulator(
-        plan,
-        model.labels,
-        (depth, height, width),
-        fusion=settings.fusion,
-        keep_members=settings.save_heads,
-        maps=settings.maps,
-    )
-    features = _MeanFeatures()
-    with torch.inference_mode(), _autocast(window.device):
-        for slab in window.slabs(
-            prepared.image,
-            partial(predict_tile, note_features=features.add),
-            num_members=plan.num_members,
-            num_channels=model.labels.num_channels,
-            num_folds=num_folds,
-            num_bands=num_bands,
-            progress=progress,
-        ):
-            accumulator.add(slab.start, slab.logits, column=slab.column)
-    accumulated = accumulator.result()
     grid = native_grid(prepared.properties, model.plans, model.configuration)
     scores = score_case(
         prepared.name,
-        accumulated,
+        found.accumulated,
         plan=plan,
         labels=model.labels,
         voxel_volume_ml=_voxel_volume_ml(prepared, grid),
-        skip_heads=settings.skip_heads,
+        skip_heads=skip_heads,
     )
     return CasePrediction(
         prepared.name,
         scores,
         plan,
         model.labels,
-        accumulated,
+        found.accumulated,
         grid,
         prepared.properties,
-        features.mean(),
+        found.features,
     )
-
-
-class _MeanFeatures:
-    """Mean over the tiles of a case; a tile that two bands predict counts twice."""
-
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
-
-    def add(self, features: Tensor) -> None:
-        """Take in a tile; nothing is copied from its device."""
-        self._sum = features if self._sum is None else self._sum + features
-        self._count += 1
-
-    def mean(self) -> Float[np.ndarray, "features"] | None:
-        """float32; None without a tile."""
-        if self._sum is None:
-            return None
-        return np.asarray((self._sum / self._count).float().cpu().numpy())
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision on a GPU alone, as nnU-Net: elsewhere it is slow or not there."""
-    return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
 
 
 def _voxel_volume_ml(prepared: PreparedCase, grid: NativeGrid) -> float:

@@ -1,11 +1,8 @@
 """Predicting with uncertainty: from arrays in memory, or from files to files."""
 
 import logging
-import os
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +10,46 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from tqdm import tqdm
 
 from nnunetv2_le.errors import OutputError, SettingError
-from nnunetv2_le.inference.cases import PreparedCase, find_cases, prepare_array, prepare_case
-from nnunetv2_le.inference.members import TilePredictor, plan_members
-from nnunetv2_le.inference.model import Fold, Model, load_model
-from nnunetv2_le.inference.prediction import CasePrediction, predict_case
+from nnunetv2_le.inference.cases import Case, PreparedCase, find_cases, prepare_array, prepare_case
+from nnunetv2_le.inference.checkpoints import Fold
+from nnunetv2_le.inference.description import describe_run
+from nnunetv2_le.inference.ensemble import (
+    Ensemble,
+    TrainedNetwork,
+    as_ensemble,
+    load_ensemble,
+    model_networks,
+)
+from nnunetv2_le.inference.grid_predictor import GridPredictor
+from nnunetv2_le.inference.member_plan import MemberRequest, plan_members
+from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.other_grids import plan_of_fused_heads, to_grid
+from nnunetv2_le.inference.prediction import CasePrediction, score_prediction
 from nnunetv2_le.inference.queue import CaseQueue, RunSummary
 from nnunetv2_le.inference.settings import PredictionSettings, require_maps
-from nnunetv2_le.inference.sliding_window import Window
 from nnunetv2_le.inference.tables import write_tables
 from nnunetv2_le.inference.whole_files import remove_leftovers
 from nnunetv2_le.inference.writing import CaseWriter
-from nnunetv2_le.types import MemberPlan
-from nnunetv2_le.uncertainty.columns import describe_columns
-from nnunetv2_le.version import __version__
+from nnunetv2_le.types import HEAD_FAMILIES, MemberPlan
 
 logger = logging.getLogger(__name__)
-
-# Logits of all members that are blended at one time. Above it an image is predicted in bands.
-_BLENDING_BYTES = 2 * 2**30
 
 
 class LayerEnsemblePredictor:
     """Predicts cases with every member that the settings ask for.
 
     Args:
-        model: a trained model.
+        model: a trained model, or several (``as_ensemble``).
         settings: what to predict and to write.
-        device: where the network runs.
+        device: where the networks run.
         show_progress: show progress bars.
+
+    Attributes:
+        ensemble: the models.
+        model: the first of them, on whose grid members are compared.
+        plan: the members.
 
     Raises:
         SettingError: the settings ask for what this model does not have.
@@ -51,48 +57,56 @@ class LayerEnsemblePredictor:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | Ensemble,
         settings: PredictionSettings | None = None,
         *,
         device: torch.device | str = "cpu",
         show_progress: bool = True,
     ) -> None:
-        self.model = model
+        self.ensemble = as_ensemble([model]) if isinstance(model, Model) else model
+        self.model = self.ensemble.first
         self.settings = settings or PredictionSettings()
         self.device = torch.device(device)
         self.show_progress = show_progress
-        axes = model.mirror_axes if self.settings.use_mirroring else None
-        self.plan: MemberPlan = plan_members(
-            model.sources[0], families=self.settings.families, mirror_axes=axes
+        request = MemberRequest(
+            families=self.settings.families,
+            mirror_axes=self.model.mirror_axes if self.settings.use_mirroring else None,
+            num_samples=self.settings.num_samples,
+            fusion=self.settings.fusion,
         )
+        self.plan: MemberPlan = plan_members(self.ensemble, request)
         require_maps(self.settings.maps, self.plan.families)
         self._check_heads()
-        # nnU-Net blends each fold by itself; elsewhere one blending of their mean is enough
-        self._num_folds = len(model.folds) if self.settings.fusion == "nnunet" else 1
-        self._predict_tile = TilePredictor(
-            [source.to(self.device) for source in model.sources],
-            self.plan,
-            mirror_axes=axes,
-            has_regions=model.labels.has_regions,
-            separate_folds=self._num_folds > 1,
-            batch_passes=self.device.type == "cuda",
-            compiled=os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"),
-        )
+        networks = self.ensemble.networks
+        self._grid = self._on_grid(self.model, networks, self.plan, self.settings)
+        # a model that sees images otherwise is predicted by itself: what it says is one member
+        fusion = self.settings.fusion if self.settings.fusion in ("nnunet", "last") else "mean"
+        alone = replace(self.settings, fusion=fusion, maps=())
+        self._others = {
+            name: self._on_grid(other, model_networks(other), plan_of_fused_heads(other), alone)
+            for name, other in self.ensemble.others.items()
+        }
 
     @classmethod
     def from_model_folder(
         cls,
-        folder: Path | str,
+        folder: Path | str | Sequence[Path | str],
         settings: PredictionSettings | None = None,
         *,
         folds: Sequence[Fold] | None = None,
-        checkpoint_name: str = "checkpoint_final.pth",
+        checkpoint_name: str | Sequence[str] = "checkpoint_final.pth",
         device: torch.device | str = "cpu",
         show_progress: bool = True,
     ) -> "LayerEnsemblePredictor":
-        """A predictor for a model folder of nnU-Net; see ``load_model`` for what can go wrong."""
-        model = load_model(Path(folder), folds=folds, checkpoint_name=checkpoint_name)
-        return cls(model, settings, device=device, show_progress=show_progress)
+        """A predictor for one or several model folders of nnU-Net.
+
+        See ``load_ensemble`` for the arguments and for what can go wrong.
+        """
+        folders = [folder] if isinstance(folder, str | Path) else folder
+        ensemble = load_ensemble(
+            [Path(one) for one in folders], folds=folds, checkpoint_name=checkpoint_name
+        )
+        return cls(ensemble, settings, device=device, show_progress=show_progress)
 
     def predict_array(
         self,
@@ -113,10 +127,14 @@ class LayerEnsemblePredictor:
         Raises:
             CaseError: the image does not fit the model, or cannot be predicted.
         """
-        prepared = prepare_array(
-            image, self.model, spacing_mm=spacing_mm, name=name, previous_stage=previous_stage
-        )
-        return self.predict_prepared(prepared)
+        given = {"spacing_mm": spacing_mm, "name": name}
+
+        def prepare(model: Model) -> PreparedCase:
+            needs = model.configuration.previous_stage_name
+            before = None if needs is None else previous_stage
+            return prepare_array(image, model, **given, previous_stage=before)  # type: ignore[arg-type]
+
+        return self.predict_prepared(self._prepare_for_all(prepare))
 
     def predict_files(
         self, images: Sequence[Path | str], *, previous_stage: Path | str | None = None
@@ -124,29 +142,34 @@ class LayerEnsemblePredictor:
         """Predict one case from its image files, one file a channel, without writing anything."""
         case = find_cases(
             [[Path(image) for image in images]],
-            self.model,
+            self._wants_most(),
             previous_stage=None if previous_stage is None else Path(previous_stage),
         )[0]
-        return self.predict_prepared(prepare_case(case, self.model))
+        return self.predict_prepared(self._prepare(case))
 
     def predict_prepared(self, prepared: PreparedCase) -> CasePrediction:
         """Predict a preprocessed case.
 
-        Where the device's memory is too small for it, mirror passes are predicted one by one and
-        tiles are blended on the CPU.
+        Raises:
+            CaseError: the output of a network is not finite.
         """
-        on_device = self.settings.perform_everything_on_device and self.device.type == "cuda"
-        try:
-            return self._predict(prepared, on_device=on_device)
-        except torch.OutOfMemoryError:
-            if self.device.type != "cuda":
-                raise
-        logger.warning(
-            "Not enough memory on the device: blending tiles of %s on the CPU.", prepared.name
+        elsewhere = {
+            name: to_grid(
+                grid.predict(prepared.others[name]).accumulated.fused_logits,
+                case=prepared.others[name],
+                model=grid.model,
+                target=prepared,
+                target_model=self.model,
+            )
+            for name, grid in self._others.items()
+        }
+        return score_prediction(
+            prepared,
+            self._grid.predict(prepared, elsewhere),
+            model=self.model,
+            plan=self.plan,
+            skip_heads=self.settings.skip_heads,
         )
-        self._predict_tile.batch_passes = False
-        torch.cuda.empty_cache()
-        return self._predict(prepared, on_device=False)
 
     def predict_folder(
         self,
@@ -184,7 +207,7 @@ class LayerEnsemblePredictor:
             )
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
-        cases = find_cases(where, self.model, previous_stage=before)[part_id::num_parts]
+        cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.model, self.settings, self.plan)
         self._open_output(writer, is_alone=num_parts == 1)
         done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
@@ -192,7 +215,7 @@ class LayerEnsemblePredictor:
             logger.info("%d of %d cases were finished before.", len(done), len(cases))
         todo = [case for case in cases if case.name not in set(done)]
         queue = CaseQueue(
-            prepare=lambda case: prepare_case(case, self.model),
+            prepare=self._prepare,
             predict=self.predict_prepared,
             writer=writer,
             num_preprocessing=num_preprocessing,
@@ -207,66 +230,40 @@ class LayerEnsemblePredictor:
 
     def describe(self) -> dict[str, Any]:
         """What ``uncertainty.json`` says: columns, members, settings, model and versions."""
-        described = describe_columns(self.plan, self.settings.maps)
-        columns = {name: asdict(column) for name, column in described.items()}
-        return {
-            "columns": columns,
-            "families": {family.name: list(family.members) for family in self.plan.families},
-            "settings": asdict(self.settings),
-            "model": {
-                "dataset": self.model.plans.dataset_name,
-                "trainer": self.model.trainer_name,
-                "plans": self.model.plans.plans_name,
-                "configuration": self.model.configuration_name,
-                "folds": list(self.model.folds),
-                "checkpoint": self.model.checkpoint_name,
-            },
-            "versions": {
-                "nnunetv2_le": __version__,
-                "nnunetv2": version("nnunetv2"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        return describe_run(self.ensemble, self.plan, self.settings)
 
-    def _predict(self, prepared: PreparedCase, *, on_device: bool) -> CasePrediction:
-        window = self._window(on_device=on_device)
-        shape = prepared.image.shape[1:]
-        num_bands = window.num_bands(
-            shape,
-            num_members=self._num_folds * self.plan.num_members,
-            num_channels=self.model.labels.num_channels,
-            max_bytes=_BLENDING_BYTES,
-        )
-        if num_bands > 1:
-            logger.info("%s is predicted in %d bands to save memory.", prepared.name, num_bands)
-        tiles = window.num_tiles(shape, num_bands)
-        hidden = not self.show_progress
-        with tqdm(total=tiles, desc=prepared.name, disable=hidden, leave=False) as bar:
-            return predict_case(
-                prepared,
-                self.model,
-                plan=self.plan,
-                settings=self.settings,
-                window=window,
-                predict_tile=self._predict_tile,
-                num_folds=self._num_folds,
-                num_bands=num_bands,
-                progress=bar.update,
-            )
-
-    def _window(self, *, on_device: bool) -> Window:
-        return Window(
-            patch_size=tuple(int(size) for size in self.model.configuration.patch_size),
-            step_size=self.settings.step_size,
-            use_gaussian=self.settings.use_gaussian,
+    def _on_grid(
+        self,
+        model: Model,
+        networks: Sequence[TrainedNetwork],
+        plan: MemberPlan,
+        settings: PredictionSettings,
+    ) -> GridPredictor:
+        return GridPredictor(
+            model,
+            networks,
+            plan,
+            settings=settings,
             device=self.device,
-            results_device=self.device if on_device else torch.device("cpu"),
+            show_progress=self.show_progress,
         )
+
+    def _wants_most(self) -> Model:
+        """The model that needs the previous stage of a cascade, if any does."""
+        models = (m for m in self.ensemble.models if m.configuration.previous_stage_name)
+        return next(models, self.model)
+
+    def _prepare(self, case: Case) -> PreparedCase:
+        return self._prepare_for_all(lambda model: prepare_case(case, model))
+
+    def _prepare_for_all(self, prepare: Callable[[Model], PreparedCase]) -> PreparedCase:
+        """A case as the first model sees it, and as each does that sees it otherwise."""
+        others = {name: prepare(model) for name, model in self.ensemble.others.items()}
+        return replace(prepare(self.model), others=others)
 
     def _check_heads(self) -> None:
-        heads = next((f for f in self.plan.families if f.name == "heads"), None)
-        if heads and self.settings.skip_heads > len(heads.members) - 2:
+        heads = next((f for f in self.plan.families if f.name in HEAD_FAMILIES), None)
+        if heads and heads.ordered and self.settings.skip_heads > len(heads.members) - 2:
             raise SettingError(
                 "Layer agreement needs at least two heads: -skip_heads can be 0 to "
                 f"{len(heads.members) - 2} for this model with {len(heads.members)} heads; got "

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from nnunetv2_le.inference.prediction import CasePrediction
-from nnunetv2_le.types import ComponentScores
+from nnunetv2_le.types import Choice, ComponentScores
 from nnunetv2_le.version import __version__
 
 
@@ -25,6 +25,7 @@ def case_record(prediction: CasePrediction) -> dict[str, Any]:
         "labels": {label: defined(row) for label, row in scores.per_label.items()},
         "label_values": dict(zip(prediction.labels.names, prediction.labels.values, strict=True)),
         "components": [_component(component, prediction) for component in scores.components],
+        **_choice(prediction.accumulated.choice),
         "ordered": [family.name for family in prediction.plan.families if family.ordered],
         "counts": {
             "pairs": counts.pairs.tolist(),
@@ -48,6 +49,20 @@ def _component(component: ComponentScores, prediction: CasePrediction) -> dict[s
         "centre_voxels": list(centre),
         "volume_ml": component.volume_ml,
         "scores": defined(component.scores),
+    }
+
+
+def _choice(choice: Choice | None) -> dict[str, Any]:
+    """Which member ``-fusion lowest_uncertainty`` took, and what it compared."""
+    if choice is None:
+        return {}
+    ratios = defined(choice.entropy_boundary_ratio)
+    return {
+        "chosen": {
+            "family": choice.family,
+            "member": choice.member,
+            "entropy_boundary_ratio": ratios,
+        }
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Family, Fusion
+from nnunetv2_le.types import DEFAULT_MAPS, Family, Fusion
 from nnunetv2_le.uncertainty.map_names import map_names, on_demand_maps
 
 
@@ -14,7 +14,9 @@ class PredictionSettings:
     """Settings of a run; the defaults are the commands' defaults.
 
     Attributes:
-        families: families of members that are kept.
+        families: families of members that are kept; None keeps the heads and mirrors that there
+            are.
+        num_samples: dropout samples.
         skip_heads: how many of the first heads do not enter the layer agreement (AULA).
         fusion: how the fused members become the segmentation.
         maps: voxel maps that are written; those made on demand also get columns in the tables.
@@ -27,7 +29,8 @@ class PredictionSettings:
         perform_everything_on_device: blend tiles on the device of the network.
     """
 
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] | None = None
+    num_samples: int = 10
     skip_heads: int = 0
     fusion: Fusion = "mean"
     maps: tuple[str, ...] = DEFAULT_MAPS
@@ -53,6 +56,10 @@ class PredictionSettings:
         if self.skip_heads < 0:
             raise SettingError(
                 f"-skip_heads is a number of heads, 0 or more; got {self.skip_heads!r}."
+            )
+        if self.num_samples < 2:
+            raise SettingError(
+                f"-num_samples is a number of dropout samples, 2 or more; got {self.num_samples!r}."
             )
         if self.fusion not in get_args(Fusion):
             raise SettingError(f"-fusion takes {', '.join(get_args(Fusion))}; got {self.fusion!r}.")

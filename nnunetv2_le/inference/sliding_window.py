@@ -73,7 +73,7 @@ class Window:
         *,
         num_members: int,
         num_channels: int,
-        num_folds: int = 1,
+        combine: Callable[[Tensor], Tensor] = lambda logits: logits,
         num_bands: int = 1,
         progress: Callable[[], None] = lambda: None,
     ) -> Iterator[Slab]:
@@ -82,10 +82,9 @@ class Window:
         Args:
             image: preprocessed image.
             predict: tile (1, channels, *patch) to the logits of each member (channels, *patch).
-            num_members: how many members there are.
+            num_members: how many predictions ``predict`` gives; they are blended one by one.
             num_channels: channels of their logits.
-            num_folds: how many times ``predict`` gives all members; they are blended one by one and
-                then averaged, as nnU-Net does with folds.
+            combine: makes the members of final rows of what was blended.
             num_bands: in how many bands along the second axis the volume is predicted.
             progress: called once a tile.
 
@@ -102,7 +101,7 @@ class Window:
         rows, columns, last = (slice(int(part.start), int(part.stop)) for part in inside[1:])
         for low, high in _bands(columns.start, columns.stop, num_bands):
             buffer = torch.zeros(
-                (num_folds * num_members, num_channels, depth, high - low, padded.shape[3]),
+                (num_members, num_channels, depth, high - low, padded.shape[3]),
                 dtype=torch.half,
                 device=self.results_device,
             )
@@ -111,8 +110,7 @@ class Window:
                 first, stop = max(start, rows.start), min(start + logits.shape[2], rows.stop)
                 if first < stop:
                     kept = logits[:, :, first - start : stop - start, :, last]
-                    kept = _mean_over_folds(kept, num_folds)
-                    yield Slab(first - rows.start, low - columns.start, kept)
+                    yield Slab(first - rows.start, low - columns.start, combine(kept))
 
     def num_tiles(self, shape: Sequence[int], num_bands: int = 1) -> int:
         """Tiles that an image of this spatial shape takes."""
@@ -244,16 +242,6 @@ def _bands(start: int, stop: int, number: int) -> list[tuple[int, int]]:
     """Cut a range into so many ranges of nearly equal length."""
     edges = [start + (stop - start) * n // number for n in range(number + 1)]
     return [(low, high) for low, high in pairwise(edges) if low < high]
-
-
-def _mean_over_folds(logits: Tensor, num_folds: int) -> Tensor:
-    """In half precision, in nnU-Net's order."""
-    if num_folds == 1:
-        return logits
-    first, *others = logits.chunk(num_folds)
-    for other in others:
-        first = first + other
-    return first / num_folds
 
 
 def _advance(buffer: Tensor, rows: int, *, dim: int) -> None:

@@ -23,7 +23,7 @@ from nnunetv2_le.inference.records import case_record
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure
 from nnunetv2_le.inference.whole_files import replace_whole, write_json
-from nnunetv2_le.types import MemberPlan
+from nnunetv2_le.types import HEAD_FAMILIES, MemberPlan
 
 # Float maps hardly compress: higher levels of gzip cost seconds and save a few percent.
 _MAP_COMPRESSION = 1
@@ -155,7 +155,7 @@ class CaseWriter:
         return [
             (self.folder / "heads" / f"head_{position:02d}", number)
             for family in self.plan.families
-            if family.name == "heads"
+            if family.name in HEAD_FAMILIES
             for position, number in enumerate(self.plan.numbers(family))
         ]
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, SettingError
-from nnunetv2_le.types import Accumulated, Fusion, Labels, MemberPlan, OverlapCounts
+from nnunetv2_le.types import Accumulated, Choice, Fusion, Labels, MemberPlan, OverlapCounts
 from nnunetv2_le.uncertainty.decisions import (
     agreement,
     count_overlaps,
@@ -23,9 +23,15 @@ from nnunetv2_le.uncertainty.decisions import (
     label_dtype,
     label_masks,
 )
-from nnunetv2_le.uncertainty.fusion import FusedVoxels, fuse, staple_logits
+from nnunetv2_le.uncertainty.fusion import (
+    WHOLE_VOLUME_RULES,
+    FusedVoxels,
+    fuse,
+    staple_logits,
+)
 from nnunetv2_le.uncertainty.map_names import map_names
 from nnunetv2_le.uncertainty.probabilities import probabilities
+from nnunetv2_le.uncertainty.selection import choose_member, entropy_boundary_ratio
 from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
 from nnunetv2_le.uncertainty.voxel_maps import (
     entropy_nats,
@@ -51,7 +57,9 @@ class Accumulator:
         fusion: how the fused members become one prediction: ``mean`` probability; ``majority`` of
             their votes (a tie goes to the class with the higher mean probability); ``staple`` over
             the whole volume, which keeps every member's decisions until the end; ``last`` fused
-            member alone; ``nnunet``, the mean of logits, as nnU-Net averages folds.
+            member alone; ``nnunet``, the mean of logits, as nnU-Net averages folds;
+            ``lowest_uncertainty``, the one of a family's members that is surest of its boundary,
+            which keeps the logits of these members until the end.
         keep_members: keep float16 logits of every family member.
         maps: names of voxel maps that are wanted; needed for those alone that are made on demand
             (``<family>_ttest``, ``<family>_total_entropy``).
@@ -87,8 +95,16 @@ class Accumulator:
             else None
         )
         self._decisions = (
-            self._room_for_decisions(plan.num_members, voxels) if fusion == "staple" else None
+            self._room_for_decisions(plan.num_members, voxels)
+            if fusion in WHOLE_VOLUME_RULES
+            else None
         )
+        self._candidates = (
+            torch.empty((len(self._fused), channels, voxels), dtype=torch.float16)
+            if fusion == "lowest_uncertainty"
+            else None
+        )
+        self._choice: Choice | None = None
 
     @torch.inference_mode()
     def add(
@@ -135,7 +151,7 @@ class Accumulator:
                 f"{self._shape[1]}); add the missing slabs before asking for the result"
             )
         if self._decisions is not None:
-            self._finish_staple(self._decisions)
+            self._finish(self._decisions)
         counts = self._counts.cpu().numpy()
         members = None
         if self._member_logits is not None:
@@ -152,6 +168,7 @@ class Accumulator:
                 fused=np.ascontiguousarray(counts[:, -1, -1]),
             ),
             member_logits=members,
+            choice=self._choice,
         )
 
     def _add_block(self, offset: int, rows: Float[Tensor, "members channels voxels"]) -> None:
@@ -182,6 +199,8 @@ class Accumulator:
             self._member_logits[:, :, where].copy_(raw[:family_members])
         if self._decisions is not None:
             self._decisions[..., where].copy_(decide(logits, has_regions=has_regions))
+            if self._candidates is not None:
+                self._candidates[:, :, where].copy_(_pick(raw, self._fused))
             return
         fused = fuse(
             _pick(logits, self._fused),
@@ -218,24 +237,45 @@ class Accumulator:
     def _keep(self, name: str, where: slice, values: Float[Tensor, "voxels"]) -> None:
         self._maps[name][where].copy_(values)
 
-    def _finish_staple(self, decisions: Tensor) -> None:
-        has_regions, num_labels = self._labels.has_regions, len(self._labels.names)
-        masks = torch.stack(
-            [label_masks(decisions[number], num_labels=num_labels) for number in self._fused]
+    def _finish(self, decisions: Tensor) -> None:
+        """Fuse whole volumes, and compare the members' decisions with what comes out."""
+        has_regions = self._labels.has_regions
+        fused = (
+            self._staple(decisions) if self._candidates is None else self._surest(self._candidates)
         )
-        shaped = masks.numpy().reshape(*masks.shape[:2], *self._shape)
-        fused = torch.from_numpy(staple_logits(shaped, has_regions=has_regions)).flatten(1)
         family = decisions[: self._plan.num_family_members]
         step = max(1, _PIECE_ELEMENTS_CPU // (len(decisions) * self._labels.num_channels))
         for first in range(0, fused.shape[1], step):
             where = slice(first, min(first + step, fused.shape[1]))
-            logits = fused[None, :, where]
+            logits = fused[None, :, where].float()
             voxels = FusedVoxels(
                 logits[0],
                 probabilities(logits, has_regions=has_regions)[0],
                 decide(logits, has_regions=has_regions)[0],
             )
             self._compare(where, family[..., where], voxels)
+
+    def _staple(self, decisions: Tensor) -> Float[Tensor, "channels voxels"]:
+        num_labels = len(self._labels.names)
+        masks = torch.stack(
+            [label_masks(decisions[number], num_labels=num_labels) for number in self._fused]
+        )
+        shaped = masks.numpy().reshape(*masks.shape[:2], *self._shape)
+        logits = staple_logits(shaped, has_regions=self._labels.has_regions)
+        return torch.from_numpy(logits).flatten(1)
+
+    def _surest(
+        self, candidates: Float[Tensor, "members channels voxels"]
+    ) -> Float[Tensor, "channels voxels"]:
+        """Logits of the member with the lowest uncertainty; it is noted."""
+        has_regions = self._labels.has_regions
+        ratios = [
+            entropy_boundary_ratio(logits, self._shape, has_regions=has_regions)
+            for logits in candidates
+        ]
+        family = next(f for f in self._plan.families if self._fused[0] in self._plan.numbers(f))
+        self._choice = choose_member(family, ratios)
+        return candidates[self._choice.number]
 
     def _room_for_decisions(self, members: int, voxels: int) -> Tensor:
         channels = self._labels.num_channels

@@ -91,6 +91,11 @@ class MaskRegions:
         self.num_ring = int(np.count_nonzero(self.ring))
 
 
+def boundary_ratio(values: Float[np.ndarray, "depth height width"], mask: MaskRegions) -> float:
+    """100 x sum of a map over all voxels / number of voxels just outside the mask."""
+    return _ratio(100.0 * float(values.sum(dtype=np.float64)), mask.num_outer)
+
+
 def bounding_box(
     mask: Bool[np.ndarray, "depth height width"], *, margin: int = 0
 ) -> tuple[slice, slice, slice]:

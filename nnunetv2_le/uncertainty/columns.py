@@ -56,10 +56,10 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
     }
     for family in plan.families:
         columns[f"{family.name}_pairwise_dice"] = _agreement(
-            f"mean Dice over all pairs of {family.name}"
+            f"mean Dice over all pairs of members of {family.name}"
         )
         columns[f"{family.name}_consensus_dice"] = _agreement(
-            f"mean Dice of the {family.name} with the fused segmentation"
+            f"mean Dice of the members of {family.name} with the fused segmentation"
         )
     for name, (unit, text) in _aggregated_maps(plan, maps).items():
         for aggregation in AGGREGATIONS:
@@ -87,7 +87,7 @@ def _aggregated_maps(plan: MemberPlan, maps: Collection[str]) -> dict[str, tuple
         name = family.name
         information = f"mutual information between prediction and member of {name}"
         texts[f"{name}_mutual_information"] = ("nats", information)
-        texts[f"{name}_variance"] = ("1", f"variance over {name}")
+        texts[f"{name}_variance"] = ("1", f"variance over the members of {name}")
         test = f"p-value, where at least 0.05, of the two most probable classes over {name}"
         texts[f"{name}_ttest"] = ("1", test)
         texts[f"{name}_total_entropy"] = ("nats", f"entropy summed over all {name}")

@@ -28,6 +28,10 @@ _MIN_SHARE = 1e-4
 _TIE_SHARE = 1e-3
 
 
+WHOLE_VOLUME_RULES = ("staple", "lowest_uncertainty")
+"""Rules that need every voxel of the members before they can say anything."""
+
+
 @dataclass(frozen=True)
 class FusedVoxels:
     """The fused prediction of some voxels.
@@ -58,14 +62,15 @@ def fuse(
         logits: logits of the members that are fused.
         probability: their probabilities.
         rule: ``mean``, ``majority``, ``last`` or ``nnunet`` (mean of logits, as nnU-Net averages
-            folds); ``staple`` looks at whole volumes, see :func:`staple_logits`.
+            folds); ``staple`` and ``lowest_uncertainty`` look at whole volumes, see
+            :func:`staple_logits` and ``selection``.
         has_regions: whether channels are overlapping regions.
 
     Raises:
         ValueError: the rule does not work voxel by voxel.
     """
-    if rule == "staple":
-        raise ValueError("expected a voxelwise rule (mean, majority, last, nnunet), got 'staple'")
+    if rule in WHOLE_VOLUME_RULES:
+        raise ValueError(f"expected a voxelwise rule (mean, majority, last, nnunet), got {rule!r}")
     if rule == "majority":
         return _majority(logits, probability, has_regions)
     if rule == "nnunet" and len(logits) > 1:

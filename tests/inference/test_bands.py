@@ -7,7 +7,7 @@ import pytest
 from inference import faulty_runs as runs
 from inference.model_folders import TinyModel
 
-from nnunetv2_le.inference import predictor
+from nnunetv2_le.inference import grid_predictor
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ def test_bands_change_no_file(tmp_path: Path, monkeypatch: Any, caplog: Any):
     folder = model.write(tmp_path / "model")
     source = runs.write_cases(tmp_path / "in", runs.CASES[:1])
     assert runs.predict(folder, source, tmp_path / "whole") == 0
-    monkeypatch.setattr(predictor, "_BLENDING_BYTES", 60_000)
+    monkeypatch.setattr(grid_predictor, "_BLENDING_BYTES", 60_000)
     assert runs.predict(folder, source, tmp_path / "bands") == 0
     assert "bands to save memory" in caplog.text
     runs.require_same_results(tmp_path / "bands", tmp_path / "whole")

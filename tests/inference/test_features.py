@@ -24,13 +24,14 @@ def test_features_are_those_of_the_first_fold_and_the_unmirrored_pass(
 ) -> None:
     sources = predictor.model.sources
     predict = TilePredictor(
-        sources,
+        predictor.ensemble.networks,
         predictor.plan,
+        device=torch.device("cpu"),
         mirror_axes=(0, 1, 2),
         has_regions=False,
-        separate_folds=separate_folds,
-        batch_passes=batch_passes,
+        separate_networks=separate_folds,
     )
+    predict.batch_passes = batch_passes
     tile = torch.randn((1, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
     noted: list[torch.Tensor] = []
     with torch.inference_mode():
