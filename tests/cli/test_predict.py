@@ -35,8 +35,8 @@ def test_a_model_is_found_by_number_and_by_name(model: Path, tmp_path: Path, dat
 def test_the_trainer_is_a_layer_ensembles_unless_another_is_named():
     arguments = build_parser().parse_args(["-i", "a", "-o", "b", "-d", "1", "-c", "2d"])
     assert (arguments.tr, arguments.p, arguments.f) == (
-        "LayerEnsembleTrainer",
-        "nnUNetPlans",
+        ["LayerEnsembleTrainer"],
+        ["nnUNetPlans"],
         (0, 1, 2, 3, 4),
     )
 
