@@ -177,7 +177,7 @@ def test_the_user_guide_names_every_trainer_and_no_other():
     text = GUIDE.read_text(encoding="utf-8")
     lengths = {
         f"{row.group(1)}{end}"
-        for row in re.finditer(r"^\| `(\w+)_1epoch`.*$", text, re.MULTILINE)
+        for row in re.finditer(r"^\| `(\w+)_\d+epochs?`.*$", text, re.MULTILINE)
         for end in re.findall(r"`(_\d+epochs?)`", row.group())
     }
     named = {name for name in re.findall(r"\b\w+Trainer\w*", text) if name[:5] != "nnUNe"}

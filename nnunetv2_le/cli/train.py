@@ -41,6 +41,8 @@ class TrainRequest:
         num_iterations_per_epoch: training iterations.
         num_val_iterations_per_epoch: validation iterations.
         seed: of torch, NumPy and random in this process.
+        num_cycles: of a trainer with cycles of the learning rate, as the next one.
+        keep_checkpoints: which of their checkpoints are kept.
     """
 
     dataset: str
@@ -60,9 +62,12 @@ class TrainRequest:
     num_iterations_per_epoch: int | None = None
     num_val_iterations_per_epoch: int | None = None
     seed: int | None = None
+    num_cycles: int | None = None
+    keep_checkpoints: str | None = None
 
 
 LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+CYCLES = ("num_cycles", "keep_checkpoints")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +120,7 @@ def build_request(arguments: argparse.Namespace) -> TrainRequest:
         disable_checkpointing=arguments.disable_checkpointing,
         device=arguments.device,
         seed=arguments.seed,
-        **{name: getattr(arguments, name) for name in LENGTHS},
+        **{name: getattr(arguments, name) for name in (*LENGTHS, *CYCLES)},
     )
     _require_possible(request)
     return request
@@ -140,7 +145,7 @@ def run(request: TrainRequest) -> None:
     register_trainers()
     dataset = preprocessed_dataset(request.dataset)
     require_configuration(dataset, request.plans, configuration=request.configuration)
-    _require_trainer(request.trainer)
+    _require_settings(_require_trainer(request.trainer), request)
     _set_up_device(request)
     if request.num_gpus > 1:
         _train_on_several_gpus(request, dataset.name)
@@ -167,11 +172,19 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         help="Seed of torch, NumPy and random. nnU-Net's augmentation runs in processes that stay "
         "random, so that two trainings still differ; with nnUNet_n_proc_DA=0 it runs in this one.",
     )
+    group.add_argument(
+        "-num_cycles", type=int, help="Cycles of the learning rate (CyclicLearningRateTrainer)."
+    )
+    group.add_argument(
+        "-keep_checkpoints",
+        choices=("late", "sparse"),
+        help="Checkpoints kept of each cycle: the last 10, or 6 from 0.7 of the cycle on.",
+    )
 
 
 def _require_possible(request: TrainRequest) -> None:
     """Combinations of options that make no sense."""
-    ours = [name for name in (*LENGTHS, "seed") if getattr(request, name) is not None]
+    ours = [name for name in (*LENGTHS, *CYCLES, "seed") if getattr(request, name) is not None]
     wrong = {
         "--c and --val exclude each other: continue a training, or validate a finished one.": (
             request.continue_training and request.only_validation
@@ -192,7 +205,7 @@ def _require_possible(request: TrainRequest) -> None:
         ),
     } | {
         f"-{name} has to be 1 or more, got {getattr(request, name)}.": getattr(request, name) < 1
-        for name in LENGTHS
+        for name in (*LENGTHS, "num_cycles")
         if getattr(request, name) is not None
     }
     for message, is_wrong in wrong.items():
@@ -200,11 +213,11 @@ def _require_possible(request: TrainRequest) -> None:
             raise SettingError(message)
 
 
-def _require_trainer(name: str) -> None:
+def _require_trainer(name: str) -> type[Any]:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     try:
-        recursive_find_trainer_class_by_name(name)
+        trainer: type[Any] = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise SettingError(
             f"No trainer {name!r} in nnU-Net, in this package or in nnUNet_extTrainer. Check the "
@@ -214,6 +227,19 @@ def _require_trainer(name: str) -> None:
         raise SettingError(
             f"{name!r} (-tr) is no trainer: it has to derive from nnUNetTrainer."
         ) from error
+    return trainer
+
+
+def _require_settings(trainer: type[Any], request: TrainRequest) -> None:
+    """Flags that only some trainers know."""
+    from nnunetv2_le.training.cyclic_trainer import CyclicLearningRateTrainer
+
+    given = [name for name in CYCLES if getattr(request, name) is not None]
+    if given and not issubclass(trainer, CyclicLearningRateTrainer):
+        raise SettingError(
+            f"-{', -'.join(given)} need a trainer with cycles of the learning rate, got -tr "
+            f"{request.trainer}. Train with -tr CyclicLearningRateTrainer."
+        )
 
 
 def _set_up_device(request: TrainRequest) -> None:
@@ -276,7 +302,7 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
         request.continue_training,
         device=torch.device(request.device),
     )
-    for name in LENGTHS:
+    for name in (*LENGTHS, *CYCLES):
         if (value := getattr(request, name)) is not None:
             setattr(trainer, name, value)
     trainer.disable_checkpointing |= request.disable_checkpointing

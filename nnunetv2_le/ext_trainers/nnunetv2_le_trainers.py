@@ -4,6 +4,10 @@ nnU-Net imports every module it finds there as a top-level module and drops it a
 themselves live in the package, so that there is one copy of each, however often nnU-Net searches.
 """
 
+from nnunetv2_le.training.cyclic_trainer import (
+    CyclicLearningRateTrainer,
+    CyclicLearningRateTrainerSparse,
+)
 from nnunetv2_le.training.dropout_trainer import DropoutTrainer, DropoutTrainerHalf
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 from nnunetv2_le.training.lengths import TRAINERS
@@ -18,6 +22,8 @@ from nnunetv2_le.training.variants import (
 globals().update(TRAINERS)
 
 __all__ = [  # noqa: PLE0604 (names of classes that were made above)
+    "CyclicLearningRateTrainer",
+    "CyclicLearningRateTrainerSparse",
     "DropoutTrainer",
     "DropoutTrainerHalf",
     "LayerEnsembleTrainer",

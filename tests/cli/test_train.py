@@ -144,6 +144,18 @@ def test_pretrained_weights_of_another_network_are_one_line(
     ("arguments", "message"),
     [
         ("1 3d_fullres 0 -tr NoTrainer", "No trainer 'NoTrainer'"),
+        (
+            "1 3d_fullres 0 -num_cycles 2 -keep_checkpoints late",
+            "-num_cycles, -keep_checkpoints need a trainer with cycles of the learning rate",
+        ),
+        (
+            "1 3d_fullres 0 -tr CyclicLearningRateTrainer -num_cycles 0",
+            "-num_cycles has to be 1 or more, got 0",
+        ),
+        (
+            "1 3d_fullres 0 -device cpu -tr CyclicLearningRateTrainer -num_epochs 3",
+            "3 cycles of the learning rate need 6 epochs or more, got 3",
+        ),
         ("9 3d_fullres 0", "No data set has the number '9'"),
         ("Dataset009_None 3d_fullres 0", "'Dataset009_None' is not preprocessed"),
         ("hippocampus 3d_fullres 0", "a name like Dataset004_Hippocampus or a number"),
@@ -202,3 +214,14 @@ def test_a_missing_gpu_is_told_in_one_line(
 def test_wrong_usage_leaves_with_code_two() -> None:
     with pytest.raises(SystemExit, match="2"):
         train.main(["1", "3d_fullres"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_cycles_and_their_rule_reach_the_trainer(folders: NnunetFolders) -> None:
+    arguments = "-num_epochs 4 -num_iterations_per_epoch 1 -num_val_iterations_per_epoch 1"
+    cycles = "-tr CyclicLearningRateTrainer -num_cycles 1 -keep_checkpoints sparse"
+    assert call(f"1 3d_fullres 0 -device cpu {arguments} {cycles}") == 0
+    fold = folders.results / DATASET.name / "CyclicLearningRateTrainer__nnUNetPlans__3d_fullres"
+    kept = sorted(file.name for file in (fold / "fold_0").glob("checkpoint_cycle*"))
+    assert kept == ["checkpoint_cycle0_epoch003.pth"]

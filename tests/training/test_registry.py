@@ -8,6 +8,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_le.ext_trainers import nnunetv2_le_trainers
 from nnunetv2_le.training import (
+    cyclic_trainer,
     dropout_trainer,
     layer_ensemble_trainer,
     lengths,
@@ -19,6 +20,7 @@ from nnunetv2_le.training.registry import VARIABLE, register_trainers, trainers_
 TRAINERS = {
     name: trainer
     for module in (
+        cyclic_trainer,
         dropout_trainer,
         layer_ensemble_trainer,
         lengths,
