@@ -24,7 +24,7 @@ from scipy import stats
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.bootstrap import paired_difference
-from nnunetv2_le.evaluation.confidence_tables import Score, numbers
+from nnunetv2_le.evaluation.confidence_tables import Score, numbers, ranked_confidences
 from nnunetv2_le.evaluation.correlation import MIN_CASES, spearman
 from nnunetv2_le.evaluation.evaluate import Evaluation
 from nnunetv2_le.evaluation.failure_detection import augrc, aurc, excess_aurc
@@ -163,9 +163,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _differences(
     frames: Sequence[pd.DataFrame], score: Score, settings: MethodSettings
 ) -> list[dict[str, object]]:
-    defined = np.all(
-        [np.isfinite(numbers(f, column)) for f in frames for column in ("dice", score.name)], axis=0
-    )
+    columns = [numbers(frame, "dice") for frame in frames]
+    columns += [ranked_confidences(frame, score) for frame in frames]
+    defined = np.isfinite(columns).all(axis=0)
     if defined.sum() < MIN_CASES or not settings.num_draws:
         return []
     frames = [frame[defined] for frame in frames]
@@ -173,8 +173,7 @@ def _differences(
     rows: list[dict[str, object]] = []
     for name, figure in _FIGURES.items():
         values = [
-            figure(1 - numbers(f, "dice"), score.confidences(numbers(f, score.name)))
-            for f in frames
+            figure(1 - numbers(frame, "dice"), ranked_confidences(frame, score)) for frame in frames
         ]
         result = paired_difference(
             values[0], values[1], draws_a=draws[0][name], draws_b=draws[1][name]

@@ -3,8 +3,8 @@
 Conventions:
     Risk = 1 - Dice (mean over labels). Correlations are of the score as it is written, so a good
     agreement score has a positive correlation with Dice and a good uncertainty a negative one;
-    everything else uses the score turned so that higher is better. Cases without Dice or without
-    the score are left out and counted. Fewer than three cases or a constant score: correlations
+    everything else uses the score turned so that higher is better, and ranks empty predictions
+    without a score last. Cases without Dice or without the score are left out and counted. Fewer than three cases or a constant score: correlations
     undefined; areas are still those of the tied or few cases.
 
 Metrics:
@@ -26,7 +26,12 @@ from nnunetv2_le.evaluation.bootstrap import (
     percentile_interval,
 )
 from nnunetv2_le.evaluation.cases import Problem
-from nnunetv2_le.evaluation.confidence_tables import ConfidenceTables, Score, numbers
+from nnunetv2_le.evaluation.confidence_tables import (
+    ConfidenceTables,
+    Score,
+    numbers,
+    ranked_confidences,
+)
 from nnunetv2_le.evaluation.correlation import MIN_CASES, is_constant, pearson, spearman
 from nnunetv2_le.evaluation.quality_control import quality_control_curve
 
@@ -97,11 +102,13 @@ def score_row(cases: pd.DataFrame, score: Score, *, settings: MethodSettings) ->
         settings: how.
     """
     values, dice = numbers(cases, score.name), numbers(cases, "dice")
-    usable = np.isfinite(values) & np.isfinite(dice)
+    ranked = ranked_confidences(cases, score)
+    usable = np.isfinite(ranked) & np.isfinite(dice)
     mhd = numbers(cases, "modified_hausdorff_mm")
     row: dict[str, float] = {
         "num_cases": int(usable.sum()),
-        "num_without_score": int((~np.isfinite(values)).sum()),
+        "num_without_score": int((~np.isfinite(ranked)).sum()),
+        "num_empty_ranked_last": int((np.isfinite(ranked) & ~np.isfinite(values)).sum()),
         "num_without_dice": int((~np.isfinite(dice)).sum()),
         "spearman_dice": spearman(values, dice),
         "pearson_dice": pearson(values, dice),
@@ -111,7 +118,7 @@ def score_row(cases: pd.DataFrame, score: Score, *, settings: MethodSettings) ->
     row |= {"spearman_risk": -row["spearman_dice"], "pearson_risk": -row["pearson_dice"]}
     if not usable.any():
         return row
-    confidences = score.confidences(values[usable])
+    confidences = ranked[usable]
     row |= _failure_figures(1 - dice[usable], confidences)
     if settings.num_draws:
         row |= _intervals(cases[usable], 1 - dice[usable], confidences, settings)
@@ -124,7 +131,7 @@ def method_draws(
     cases: pd.DataFrame, score: Score, settings: MethodSettings
 ) -> dict[str, np.ndarray]:
     """Bootstrap samples of a score's figures; all cases must have the score and Dice."""
-    confidences = score.confidences(numbers(cases, score.name))
+    confidences = ranked_confidences(cases, score)
     counts = _counts(cases, settings)
     return failure_detection_draws(1 - numbers(cases, "dice"), confidences, counts)
 
@@ -218,7 +225,7 @@ def _complaints(
     elif is_constant(numbers(cases, score.name)):
         complaints.append(f"{where}: it is constant, so it orders nothing")
     if subset == OVERALL and row["num_without_score"]:
-        missing = cases.index[~np.isfinite(numbers(cases, score.name))]
+        missing = cases.index[~np.isfinite(ranked_confidences(cases, score))]
         listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         complaints.append(
             f"{where}: undefined in {len(missing)} cases ({listed}), which are left out"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.evaluation.confidence_tables import Score, numbers
+from nnunetv2_le.evaluation.confidence_tables import Score, numbers, ranked_confidences
 from nnunetv2_le.evaluation.evaluate import Evaluation
 from nnunetv2_le.report.figure_files import save_figure
 from nnunetv2_le.report.quality_control_figure import quality_control_figure
@@ -129,6 +129,6 @@ def reliability_figures(methods: Mapping[str, Evaluation], folder: Path) -> list
 
 def dice_and_confidences(cases: pd.DataFrame, score: Score) -> Pair | None:
     """Dice and confidence of the cases that have both; None if there is no such case."""
-    dice, values = numbers(cases, "dice"), numbers(cases, score.name)
-    both = np.isfinite(dice) & np.isfinite(values)
-    return (dice[both], score.confidences(values[both])) if both.any() else None
+    dice, confidences = numbers(cases, "dice"), ranked_confidences(cases, score)
+    both = np.isfinite(dice) & np.isfinite(confidences)
+    return (dice[both], confidences[both]) if both.any() else None

@@ -64,6 +64,36 @@ def test_undefined_values_are_left_out_and_counted():
     assert row["aurc"] == pytest.approx(expected["aurc"])
 
 
+def test_an_empty_prediction_is_ranked_behind_every_case_with_a_score():
+    cases = made_up().assign(empty_prediction=False)
+    cases.loc[["c1", "c2"], "empty_prediction"] = True
+    cases.loc[["c1", "c2"], "agreement"] = np.nan
+    cases.loc[["c1", "c2"], "dice"] = 0.0
+    row = score_row(cases, AGREEMENT, settings=SETTINGS)
+    last = cases.assign(agreement=cases["agreement"].fillna(-100.0))
+    expected = score_row(last, AGREEMENT, settings=SETTINGS)
+    assert (row["num_cases"], row["num_without_score"], row["num_empty_ranked_last"]) == (30, 0, 2)
+    for name in ("aurc", "augrc", "aurc_low", "auroc_dice_below_0.6"):
+        assert row[name] == pytest.approx(expected[name])
+
+
+def test_failing_on_an_empty_prediction_is_not_rewarded():
+    cases = made_up().assign(empty_prediction=False)
+    cases.loc["c1", ["agreement", "dice"]] = np.nan, 0.0
+    left_out = score_row(cases, AGREEMENT, settings=SETTINGS)
+    cases.loc["c1", "empty_prediction"] = True
+    ranked = score_row(cases, AGREEMENT, settings=SETTINGS)
+    assert ranked["aurc"] > left_out["aurc"]
+
+
+def test_correlations_leave_empty_predictions_out():
+    cases = made_up().assign(empty_prediction="False")
+    cases.loc["c1", ["agreement", "empty_prediction"]] = np.nan, "True"
+    row = score_row(cases, AGREEMENT, settings=SETTINGS)
+    expected = score_row(cases.drop("c1"), AGREEMENT, settings=SETTINGS)
+    assert row["spearman_dice"] == pytest.approx(expected["spearman_dice"])
+
+
 def test_score_without_any_value_has_no_figures_but_a_complaint():
     cases = made_up().assign(agreement=np.nan)
     table, problems = score_table(cases, pd.DataFrame(), scores=[AGREEMENT], settings=SETTINGS)
