@@ -147,8 +147,8 @@ class Accumulated:
             (unsigned or int16), for regions one mask a region.
         maps: voxel maps by name, float32: ``entropy`` and ``<family>_mutual_information``,
             ``<family>_variance``, ``<family>_agreement`` (share of the family's members that give
-            the voxel its fused label); ``<family>_ttest`` and ``<family>_total_entropy`` where they
-            were asked for.
+            the voxel its fused label); ``<family>_entropy``, ``<family>_ttest`` and
+            ``<family>_total_entropy`` where they were asked for.
         counts: overlaps of members.
         member_logits: logits of every family member, where they were asked for.
         choice: which member is the fused prediction, where one was chosen.

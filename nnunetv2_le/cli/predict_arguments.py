@@ -85,8 +85,8 @@ def add_predict_arguments(
         metavar="NAME",
         default=list(DEFAULT_MAPS),
         help="voxel maps to write: entropy, FAMILY_mutual_information, FAMILY_variance, "
-        "FAMILY_agreement, FAMILY_ttest, FAMILY_total_entropy (default: entropy; -maps without a "
-        "name writes none)",
+        "FAMILY_agreement, FAMILY_entropy, FAMILY_ttest, FAMILY_total_entropy (default: entropy; "
+        "-maps without a name writes none)",
     )
     members.add_argument(
         "--save_heads",

@@ -30,7 +30,7 @@ from nnunetv2_le.uncertainty.fusion import (
     staple_logits,
 )
 from nnunetv2_le.uncertainty.map_names import map_names
-from nnunetv2_le.uncertainty.probabilities import probabilities
+from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
 from nnunetv2_le.uncertainty.selection import choose_member, entropy_boundary_ratio
 from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
 from nnunetv2_le.uncertainty.voxel_maps import (
@@ -62,7 +62,7 @@ class Accumulator:
             which keeps the logits of these members until the end.
         keep_members: keep float16 logits of every family member.
         maps: names of voxel maps that are wanted; needed for those alone that are made on demand
-            (``<family>_ttest``, ``<family>_total_entropy``).
+            (``<family>_entropy``, ``<family>_ttest``, ``<family>_total_entropy``).
 
     Raises:
         SettingError: the plan fuses no member or one that it does not have, or the grid is empty.
@@ -229,6 +229,8 @@ class Accumulator:
         self, family: str, where: slice, members: Float[Tensor, "members channels voxels"]
     ) -> None:
         has_regions = self._labels.has_regions
+        if (name := f"{family}_entropy") in self._maps:
+            self._keep(name, where, entropy_nats(mean_over(members, 0), has_regions=has_regions))
         if (name := f"{family}_ttest") in self._maps:
             self._keep(name, where, inseparable_classes_p_value(members, has_regions=has_regions))
         if (name := f"{family}_total_entropy") in self._maps:

@@ -88,6 +88,7 @@ def _aggregated_maps(plan: MemberPlan, maps: Collection[str]) -> dict[str, tuple
         information = f"mutual information between prediction and member of {name}"
         texts[f"{name}_mutual_information"] = ("nats", information)
         texts[f"{name}_variance"] = ("1", f"variance over the members of {name}")
+        texts[f"{name}_entropy"] = ("nats", f"entropy of the mean of {name}")
         test = f"p-value, where at least 0.05, of the two most probable classes over {name}"
         texts[f"{name}_ttest"] = ("1", test)
         texts[f"{name}_total_entropy"] = ("nats", f"entropy summed over all {name}")

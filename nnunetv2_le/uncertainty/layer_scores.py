@@ -100,7 +100,8 @@ def score_segmentation(
         label_names: names of the foreground labels or regions; default ``1``, ``2``, ...
         spacing_mm: voxel size, for volumes; without it they are NaN.
         skip_heads: how many of the first layers do not enter the layer agreement.
-        maps: voxel maps that are made on demand (``heads_ttest``, ``heads_total_entropy``).
+        maps: voxel maps that are made on demand (``heads_entropy``,
+            ``heads_ttest``, ``heads_total_entropy``).
 
     Raises:
         InputError: fewer than two layers, or other axes than expected.

@@ -7,7 +7,7 @@ from nnunetv2_le.types import Family
 ALWAYS = ("mutual_information", "variance", "agreement")
 """Maps of a family that every run has."""
 
-ON_DEMAND = ("ttest", "total_entropy")
+ON_DEMAND = ("entropy", "ttest", "total_entropy")
 """Maps of a family that cost time and are made where they are named."""
 
 

@@ -97,21 +97,28 @@ def test_the_accumulator_makes_the_maps_that_are_asked_for(has_regions, shape):
     members = make_members(
         3, channels=4, sizes=(4, 3), shape=shape, has_regions=has_regions, scale=1.0
     )
-    names = ("heads_ttest", "mirrors_total_entropy")
+    names = ("heads_ttest", "mirrors_entropy", "mirrors_total_entropy")
     result = members.accumulate(maps=names)
     assert set(result.maps) - set(members.accumulate().maps) == set(names)
     p = softmax_or_sigmoid(members.logits.numpy(), has_regions).reshape(7, 4, -1)
     if has_regions:
         expected = _kept(_scipy(p[:4], 1 - p[:4])).mean(axis=0)
-        entropies = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(axis=1)
+        entropies = _binary_entropy(p).mean(axis=1)
+        of_mean = _binary_entropy(p[4:].mean(axis=0)).mean(axis=0)
     else:
         expected = _kept(_scipy(*_two_classes(p[:4])))
         entropies = scipy.stats.entropy(p, axis=1)
+        of_mean = scipy.stats.entropy(p[4:].mean(axis=0), axis=0)
     sure = np.abs(expected - 0.05) > 1e-4  # float32 may fall on either side of the limit
     mine = result.maps["heads_ttest"].ravel()
     np.testing.assert_allclose(mine[sure], expected[sure], rtol=1e-3)
     total = result.maps["mirrors_total_entropy"].ravel()
     np.testing.assert_allclose(total, entropies[4:].sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(result.maps["mirrors_entropy"].ravel(), of_mean, rtol=1e-5)
+
+
+def _binary_entropy(p):
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
