@@ -25,7 +25,7 @@ class LabelCases:
         dice: Dice of each case; of the case as a whole the mean over its labels.
     """
 
-    scores: Mapping[str, Float[np.ndarray, "cases"]]
+    scores: Mapping[str, Float[np.ndarray, "..."]]
     dice: Float[np.ndarray, "cases"]
 
 

@@ -2,8 +2,9 @@
 
 Conventions:
     Heads run from shallow to deep; skipping s heads leaves the heads s, s + 1, ... A choice is made
-    by the mean over folds of held-out cases (folds of whole patients), and changed from the simpler
-    one only where the gain is larger than its standard error over folds or cases.
+    by the mean over folds of held-out cases (folds of whole patients). AULA leaves out more heads
+    only where that gains more than one standard error over folds; the segmentation is changed from
+    the default only where the best of all skips gains more than two standard errors over patients.
 
 Metrics:
     AULA: Spearman's correlation with Dice (higher is better), or AURC with risk 1 - Dice (lower is
@@ -29,6 +30,7 @@ from nnunetv2_le.uncertainty.agreement import aula_normalized
 
 Criterion = Literal["spearman", "aurc"]
 NUM_FOLDS = 5
+_CLEAR = 2.0  # standard errors; one case alone can make one, and the best of many is chosen
 MIN_CASES = 15  # three a fold: fewer have no rank correlation
 
 
@@ -140,10 +142,10 @@ def _first_within_one_error(values: Float[np.ndarray, "folds skips"]) -> int:
 
 
 def _fused_skip(fused_dice: np.ndarray, means: np.ndarray, default: int, groups: np.ndarray) -> int:
-    """The best skip if it beats the default by more than one standard error over patients."""
+    """The best skip if it beats the default by more than two standard errors over patients."""
     best = int(np.argmax(means))
     sums = np.bincount(groups, weights=fused_dice[:, best] - fused_dice[:, default])
     sizes = np.bincount(groups)
     gains = sums[sizes > 0] / sizes[sizes > 0]
-    wins = gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
+    wins = gains.mean() > _CLEAR * gains.std(ddof=1) / np.sqrt(len(gains))
     return best if wins else default

@@ -22,7 +22,7 @@ References:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from scipy.special import expit
 
 from nnunetv2_le.calibration.conformal import controlled_threshold, group_weights
@@ -66,7 +66,7 @@ class CaseCurve:
 
 def case_curve(
     probabilities: Float[np.ndarray, "channels voxels"],
-    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"],
+    truth: Integer[np.ndarray, "answers"] | Bool[np.ndarray, "questions answers"],
     *,
     has_regions: bool = False,
 ) -> CaseCurve:
@@ -112,7 +112,9 @@ def fit_prediction_sets(
         InputError: too few cases for ``alpha``.
     """
     losses = np.stack([curve.losses for curve in curves])
-    chosen = controlled_threshold(losses, alpha, groups=groups, purpose="prediction sets")
+    chosen = controlled_threshold(
+        losses, alpha, groups=groups, purpose="a threshold of prediction sets"
+    )
     ambiguous = group_weights(groups) @ np.stack([curve.ambiguous for curve in curves])
     return PredictionSets(
         threshold=float(THRESHOLDS[chosen]),

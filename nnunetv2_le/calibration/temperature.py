@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 from scipy.interpolate import BPoly
 from scipy.optimize import minimize_scalar
@@ -99,7 +99,7 @@ class SampledVoxels:
     """
 
     logits: Float[np.ndarray, "members channels voxels"]
-    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
+    truth: Integer[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
 
 
 @dataclass
@@ -130,7 +130,7 @@ class TemperatureSearch:
     def add(
         self,
         logits: Float[np.ndarray, "members channels voxels"],
-        truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"],
+        truth: Integer[np.ndarray, "answers"] | Bool[np.ndarray, "questions answers"],
     ) -> None:
         """Add one case.
 

@@ -1,0 +1,232 @@
+"""Temperature and vector scaling: direct minimisation, autograd, planted truth, decisions."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+
+from nnunetv2_le.calibration.temperature import (
+    LOG_NODES,
+    TemperatureSearch,
+    fit_temperature,
+    region_of_interest,
+)
+from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+
+
+def made_up(generator, temperature=1.0, *, voxels=3000, channels=3, bias=None):
+    """Logits whose probabilities are right once they are divided by ``temperature``."""
+    right = generator.normal(scale=2.0, size=(channels, voxels))
+    true = right if bias is None else right + np.asarray(bias)[:, None]
+    shares = softmax(true, axis=0)
+    truth = (generator.uniform(size=voxels) > np.cumsum(shares, axis=0)[:-1]).sum(axis=0)
+    return right * temperature, truth
+
+
+def search_of(temperatures, *, cases=8, seed=0, **settings):
+    generator = np.random.default_rng(seed)
+    search = TemperatureSearch(tuple(f"m{n}" for n in range(len(temperatures))))
+    kept = []
+    for _ in range(cases):
+        logits, truth = made_up(generator, **settings)
+        stack = np.stack([logits * t for t in temperatures]).astype(np.float32)
+        search.add(stack, truth)
+        kept.append((stack, truth))
+    return search, kept, np.arange(cases)
+
+
+def nll(kept, member, temperature):
+    return sum(
+        -log_softmax(stack[member].astype(float) / temperature, axis=0)[
+            truth, np.arange(len(truth))
+        ].sum()
+        for stack, truth in kept
+    )
+
+
+def direct(loss):
+    found = minimize_scalar(
+        lambda u: loss(np.exp(u)), bounds=LOG_NODES[[0, -1]], method="bounded",
+        options={"xatol": 1e-8},
+    )  # fmt: skip
+    return float(np.exp(found.x))
+
+
+def test_temperatures_equal_direct_minimisation_on_all_voxels():
+    search, kept, groups = search_of((0.45, 1.0, 2.7))
+    fitted = fit_temperature(search, groups=groups)
+    expected = [direct(lambda t, m=m: nll(kept, m, t)) for m in range(3)]
+    assert fitted.values == pytest.approx(expected, rel=1e-4)
+    assert fitted.values == pytest.approx([0.45, 1.0, 2.7], rel=0.1)  # what was planted
+
+
+def test_one_temperature_in_all_minimises_the_sum():
+    search, kept, groups = search_of((0.5, 3.0))
+    fitted = fit_temperature(search, is_shared=True, groups=groups)
+    assert len(set(fitted.values)) == 1
+    expected = direct(lambda t: nll(kept, 0, t) + nll(kept, 1, t))
+    assert fitted.values[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_nodes_hold_the_nll_and_its_two_derivatives():
+    search, kept, _ = search_of((1.5,), cases=1)
+    stack, truth = torch.from_numpy(kept[0][0][0]).double(), torch.from_numpy(kept[0][1])
+    for node in (0, 9, 24):
+        u = torch.tensor(float(LOG_NODES[node]), dtype=torch.float64, requires_grad=True)
+        value = torch.nn.functional.cross_entropy((stack / u.exp()).T, truth, reduction="sum")
+        (first,) = torch.autograd.grad(value, u, create_graph=True)
+        (second,) = torch.autograd.grad(first, u)
+        expected = [value.item(), first.item(), second.item()]
+        assert search.curves[0][node, :, 0] == pytest.approx(expected, rel=1e-5, abs=1e-3)
+
+
+def test_pieces_of_a_large_case_add_up(monkeypatch):
+    whole, kept, _ = search_of((1.5, 0.7), cases=1)
+    monkeypatch.setattr("nnunetv2_le.calibration.temperature._CHUNK_VALUES", 1000)
+    pieces = TemperatureSearch(("m0", "m1"))
+    pieces.add(*kept[0])
+    assert pieces.curves[0] == pytest.approx(whole.curves[0], rel=1e-6)
+
+
+def test_regions_are_binary_questions():
+    generator = np.random.default_rng(2)
+    right = generator.normal(scale=2.0, size=(2, 4000))
+    truth = generator.uniform(size=right.shape) < 1 / (1 + np.exp(-right))
+    search = TemperatureSearch(("m",), has_regions=True)
+    for part in range(4):
+        piece = slice(part * 1000, (part + 1) * 1000)
+        search.add((2.5 * right[None, :, piece]).astype(np.float32), truth[:, piece])
+    fitted = fit_temperature(search, groups=np.arange(4))
+    expected = direct(lambda t: (np.logaddexp(0, 2.5 * right / t) - truth * 2.5 * right / t).sum())
+    assert fitted.values[0] == pytest.approx(expected, rel=1e-4)
+    histogram = CalibrationHistogram(2, has_regions=True)
+    histogram.add(1 / (1 + np.exp(-2.5 * right)), truth)
+    assert fitted.nll_before[0] == pytest.approx(histogram.figures().nll, rel=1e-4)
+
+
+def test_decisions_of_a_single_member_do_not_change():
+    _, kept, _ = search_of((2.7,))
+    for stack, _ in kept:
+        for temperature in (0.1, 0.77, 20.0):
+            scaled = stack[0] / np.float32(temperature)
+            assert (scaled.argmax(axis=0) == stack[0].argmax(axis=0)).all()
+
+
+def test_nll_and_ece_fall_and_are_those_of_the_calibration_histogram():
+    search, kept, groups = search_of((2.0,), voxels=1500)
+    fitted = fit_temperature(search, groups=groups)
+    histogram = CalibrationHistogram(3)
+    for stack, truth in kept:
+        histogram.add(softmax(stack[0], axis=0), truth)
+    figures = histogram.figures()
+    assert figures.clipped == 0
+    assert fitted.nll_before[0] == pytest.approx(figures.nll, rel=1e-4)
+    assert fitted.ece_before[0] == pytest.approx(figures.ece, rel=1e-4)  # all voxels were drawn
+    assert fitted.nll_after[0] < fitted.nll_before[0]
+    assert fitted.ece_after[0] < fitted.ece_before[0] / 2
+    assert fitted.num_voxels == 8 * 1500
+
+
+def test_figures_after_are_of_temperatures_that_have_not_seen_the_case():
+    generator = np.random.default_rng(0)
+    search = TemperatureSearch(("m",))
+    for patient in range(5):  # a patient a fold, each with another best temperature
+        logits, truth = made_up(generator, 1.0 + patient)
+        search.add(logits[None].astype(np.float32), truth)
+    fitted = fit_temperature(search, groups=np.arange(5))
+    best = [curve[:, 0, 0].min() for curve in search.curves]
+    assert fitted.nll_after[0] > sum(best) / fitted.num_voxels + 0.005
+
+
+def test_perfect_answers_stop_among_the_coldest_temperatures():
+    search = TemperatureSearch(("m",))
+    for _ in range(2):
+        search.add(np.array([[[4.0, -4.0], [-4.0, 4.0]]], dtype=np.float32), np.array([0, 1]))
+    assert fit_temperature(search, groups=np.arange(2)).values[0] <= np.exp(LOG_NODES[1])
+
+
+def test_huge_logits_neither_overflow_nor_lose_the_minimum():
+    search, _, groups = search_of((3000.0,), cases=4)
+    assert np.isfinite(np.stack(search.curves)).all()
+    assert fit_temperature(search, groups=groups).values[0] == pytest.approx(20.0)
+
+
+def test_vector_scaling_finds_planted_biases_and_is_used():
+    search, kept, groups = search_of((1.0,), bias=(1.0, 0.0, -1.0))
+    scaling = fit_vector_scaling(search, "m0", groups=groups)
+    assert scaling.is_used
+    assert scaling.nll_vector < scaling.nll_temperature
+    differences = np.array(scaling.biases) - scaling.biases[1]
+    assert differences == pytest.approx([1.0, 0.0, -1.0], abs=0.1)
+    scaled = scaling.apply(kept[0][0][0])
+    assert scaled.dtype == np.float32
+    expected = (
+        kept[0][0][0] * np.array(scaling.weights)[:, None] + np.array(scaling.biases)[:, None]
+    )
+    assert scaled == pytest.approx(expected, abs=1e-5)
+
+
+def test_vector_scaling_without_a_need_is_not_used():
+    search, _, groups = search_of((2.0,), voxels=300)
+    assert not fit_vector_scaling(search, "m0", groups=groups).is_used
+
+
+def test_a_class_that_never_occurs_keeps_a_finite_bias():
+    generator = np.random.default_rng(0)
+    search = TemperatureSearch(("m",))
+    for _ in range(5):
+        logits, truth = made_up(generator, voxels=500)
+        search.add(logits[None].astype(np.float32), truth % 2)
+    scaling = fit_vector_scaling(search, "m", groups=np.arange(5))
+    assert np.isfinite(scaling.biases).all()
+    assert np.abs(scaling.biases).max() < 50
+
+
+def test_region_vector_scaling_shifts_a_region():
+    generator = np.random.default_rng(2)
+    search = TemperatureSearch(("m",), has_regions=True)
+    for _ in range(5):
+        logits = generator.normal(scale=2.0, size=(2, 800))
+        truth = generator.uniform(size=logits.shape) < 1 / (1 + np.exp(-logits - 1.0))
+        search.add(logits[None].astype(np.float32), truth)
+    scaling = fit_vector_scaling(search, "m", groups=np.arange(5))
+    assert scaling.is_used
+    assert scaling.biases == pytest.approx([1.0, 1.0], abs=0.25)
+
+
+def test_the_region_of_interest_reaches_beyond_both_masks():
+    one, other = np.zeros((1, 30, 30), bool), np.zeros((1, 30, 30), bool)
+    one[0, 5, 5] = other[0, 20, 20] = True
+    region = region_of_interest(one, other, margin_voxels=2)
+    assert region.sum() == 2 * 13  # a diamond of 13 voxels around each
+    assert region_of_interest(one, margin_voxels=2).sum() == 13
+
+
+def test_a_sample_is_bounded_however_many_classes_there_are():
+    search = TemperatureSearch(tuple(f"m{n}" for n in range(10)))
+    search.add(np.zeros((10, 200, 500), dtype=np.float16), np.zeros(500, dtype=int))
+    assert search.samples[0].logits.shape == (10, 200, 200)
+
+
+def test_what_does_not_fit_is_refused():
+    search, _, _ = search_of((1.0,), cases=3)
+    with pytest.raises(InputError, match=r"expected logits of 1 members .* truth \(7,\)"):
+        search.add(np.zeros((1, 3, 8), dtype=np.float32), np.zeros(7, dtype=int))
+    with pytest.raises(InputError, match="a group for each of 3 cases"):
+        fit_temperature(search, groups=np.arange(2))
+    with pytest.raises(InputError, match="at least 2 labelled patients"):
+        fit_temperature(search, groups=np.zeros(3, dtype=int))
+    with pytest.raises(InputError, match="temperatures for m0, none for m9"):
+        fit_temperature(search, groups=np.arange(3)).of("m9")
+    with pytest.raises(InputError, match="one of m0, got member 'm9'"):
+        fit_vector_scaling(search, "m9", groups=np.arange(3))
+
+
+def test_vector_scaling_of_equal_weights_is_a_temperature():
+    logits = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
+    scaling = VectorScaling("m", (0.5,) * 3, (0.0,) * 3, 1.0, 1.0, True)
+    assert scaling.apply(logits) == pytest.approx(logits / 2)
+    assert logsumexp(scaling.apply(logits), axis=0).shape == (50,)
