@@ -19,6 +19,12 @@ from nnunetv2_le.errors import CheckpointError, ModelFolderError, SettingError
 logger = logging.getLogger(__name__)
 
 
+LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+CYCLES = ("num_cycles", "keep_checkpoints")
+DEFAULT_TRAINER = "LayerEnsembleTrainer"
+FROZEN_TRAINER = "LayerEnsembleTrainerFrozen"
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """What to train; names and defaults are nnUNetv2_train's.
@@ -43,12 +49,13 @@ class TrainRequest:
         seed: of torch, NumPy and random in this process.
         num_cycles: of a trainer with cycles of the learning rate, as the next one.
         keep_checkpoints: which of their checkpoints are kept.
+        frozen: train heads alone, on the finished model of ``pretrained_weights``.
     """
 
     dataset: str
     configuration: str
     fold: str
-    trainer: str = "LayerEnsembleTrainer"
+    trainer: str = DEFAULT_TRAINER
     plans: str = "nnUNetPlans"
     pretrained_weights: Path | None = None
     num_gpus: int = 1
@@ -64,10 +71,7 @@ class TrainRequest:
     seed: int | None = None
     num_cycles: int | None = None
     keep_checkpoints: str | None = None
-
-
-LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
-CYCLES = ("num_cycles", "keep_checkpoints")
+    frozen: bool = False
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("dataset_name_or_id", help="Name or number of the data set.")
     add("configuration", help="Configuration to train, for example 3d_fullres.")
     add("fold", help="Fold of the cross-validation, 0 to 4, or all.")
-    add("-tr", default="LayerEnsembleTrainer", help="Trainer. Default: %(default)s")
+    add("-tr", default=DEFAULT_TRAINER, help="Trainer. Default: %(default)s")
     add("-p", default="nnUNetPlans", help="Plans. Default: %(default)s")
     add(
         "-pretrained_weights",
@@ -105,11 +109,12 @@ def build_request(arguments: argparse.Namespace) -> TrainRequest:
     Raises:
         SettingError: options that do not go together, or a length below 1.
     """
+    frozen: bool = arguments.frozen
     request = TrainRequest(
         dataset=arguments.dataset_name_or_id,
         configuration=arguments.configuration,
         fold=arguments.fold,
-        trainer=arguments.tr,
+        trainer=FROZEN_TRAINER if frozen and arguments.tr == DEFAULT_TRAINER else arguments.tr,
         plans=arguments.p,
         pretrained_weights=arguments.pretrained_weights,
         num_gpus=arguments.num_gpus,
@@ -120,6 +125,7 @@ def build_request(arguments: argparse.Namespace) -> TrainRequest:
         disable_checkpointing=arguments.disable_checkpointing,
         device=arguments.device,
         seed=arguments.seed,
+        frozen=frozen,
         **{name: getattr(arguments, name) for name in (*LENGTHS, *CYCLES)},
     )
     _require_possible(request)
@@ -173,6 +179,12 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         "random, so that two trainings still differ; with nnUNet_n_proc_DA=0 it runs in this one.",
     )
     group.add_argument(
+        "--frozen",
+        action="store_true",
+        help="Train heads alone on the finished model that -pretrained_weights names; the model "
+        f"and its segmentation do not change (trainer {FROZEN_TRAINER}).",
+    )
+    group.add_argument(
         "-num_cycles", type=int, help="Cycles of the learning rate (CyclicLearningRateTrainer)."
     )
     group.add_argument(
@@ -185,6 +197,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
 def _require_possible(request: TrainRequest) -> None:
     """Combinations of options that make no sense."""
     ours = [name for name in (*LENGTHS, *CYCLES, "seed") if getattr(request, name) is not None]
+    starts_new = not (request.continue_training or request.only_validation)
     wrong = {
         "--c and --val exclude each other: continue a training, or validate a finished one.": (
             request.continue_training and request.only_validation
@@ -194,6 +207,12 @@ def _require_possible(request: TrainRequest) -> None:
         ),
         "--val_best needs a checkpoint, so it excludes --disable_checkpointing.": (
             request.validate_best and request.disable_checkpointing
+        ),
+        "--frozen needs a finished model: name its checkpoint by -pretrained_weights.": (
+            request.frozen and starts_new and request.pretrained_weights is None
+        ),
+        "--frozen cannot reach the processes of several GPUs: train the heads with -num_gpus 1.": (
+            request.frozen and request.num_gpus > 1
         ),
         f"-num_gpus has to be 1 or more, got {request.num_gpus}.": request.num_gpus < 1,
         f"-num_gpus {request.num_gpus} needs -device cuda, got {request.device!r}.": (
@@ -233,7 +252,13 @@ def _require_trainer(name: str) -> type[Any]:
 def _require_settings(trainer: type[Any], request: TrainRequest) -> None:
     """Flags that only some trainers know."""
     from nnunetv2_le.training.cyclic_trainer import CyclicLearningRateTrainer
+    from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
 
+    if request.frozen and not issubclass(trainer, LayerEnsembleTrainerFrozen):
+        raise SettingError(
+            f"--frozen trains the heads of a layer ensemble, which -tr {request.trainer} does not. "
+            f"Leave out -tr, or name {FROZEN_TRAINER} or a subclass of it."
+        )
     given = [name for name in CYCLES if getattr(request, name) is not None]
     if given and not issubclass(trainer, CyclicLearningRateTrainer):
         raise SettingError(
@@ -318,12 +343,15 @@ def _load(trainer: Any, request: TrainRequest) -> None:
     """The checkpoint to continue, validate or start from, as nnU-Net's own command does it."""
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
+    from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
     from nnunetv2_le.training.pretrained import carry_over_decoder_heads, read_weights
 
     if request.only_validation:
         _checkpoint(trainer, "checkpoint_final.pth")
     file = request.pretrained_weights
     weights = None if file is None or request.only_validation else read_weights(file)
+    if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
+        trainer.stock_checkpoint, file, weights = file, None, None
     try:
         maybe_load_checkpoint(
             trainer, request.continue_training, request.only_validation, _text(file)

@@ -9,6 +9,7 @@ from nnunetv2_le.training.cyclic_trainer import (
     CyclicLearningRateTrainerSparse,
 )
 from nnunetv2_le.training.dropout_trainer import DropoutTrainer, DropoutTrainerHalf
+from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 from nnunetv2_le.training.lengths import TRAINERS
 from nnunetv2_le.training.multi_head_trainer import MultiHeadTrainer, MultiHeadTrainer10
@@ -29,6 +30,7 @@ __all__ = [  # noqa: PLE0604 (names of classes that were made above)
     "LayerEnsembleTrainer",
     "LayerEnsembleTrainerBlockHeads",
     "LayerEnsembleTrainerDecoderHeads",
+    "LayerEnsembleTrainerFrozen",
     "LayerEnsembleTrainerFullGradient",
     "LayerEnsembleTrainerProbes",
     "MultiHeadTrainer",

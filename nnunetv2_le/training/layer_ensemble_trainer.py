@@ -22,6 +22,7 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
             (``documentation/decisions/009-share-of-the-heads-gradient.md``).
         granularity: heads after every ``stage`` or every convolution ``block``.
         num_fused_heads: how many of the last heads make the segmentation.
+        network_class: the network that carries the heads.
     """
 
     encoder_heads: bool = True
@@ -29,6 +30,7 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
     decoder_gradient: float = 0.3
     granularity: Granularity = "stage"
     num_fused_heads: int = 2
+    network_class: type[LayerEnsembleUNet] = LayerEnsembleUNet
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]
@@ -48,7 +50,7 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
         unet = build_unet(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, True
         )
-        network = LayerEnsembleUNet(
+        network = cls.network_class(
             unet,
             encoder_heads=cls.encoder_heads,
             encoder_gradient=cls.encoder_gradient,

@@ -6,6 +6,7 @@ A length that is a class, not a flag, also reaches nnU-Net's own command and sev
 from nnunetv2_le.training.base_trainers import OwnLengthTrainer
 from nnunetv2_le.training.cyclic_trainer import CyclicLearningRateTrainer
 from nnunetv2_le.training.dropout_trainer import DropoutTrainer
+from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
 from nnunetv2_le.training.multi_head_trainer import MultiHeadTrainer
 
@@ -28,6 +29,7 @@ TRAINERS = {
     made.__name__: made
     for trainer, lengths in (
         (LayerEnsembleTrainer, LENGTHS_EPOCHS),
+        (LayerEnsembleTrainerFrozen, LENGTHS_EPOCHS),
         (MultiHeadTrainer, LENGTHS_EPOCHS),
         (DropoutTrainer, LENGTHS_EPOCHS),
         (CyclicLearningRateTrainer, CYCLIC_LENGTHS_EPOCHS),

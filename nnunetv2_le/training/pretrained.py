@@ -74,3 +74,29 @@ def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tup
         missing,
     )
     return tuple(fitting)
+
+
+def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file: Path) -> None:
+    """Fill a layer ensemble's trunk and decoder heads, all of them, from a finished model.
+
+    Args:
+        network: the trainer's network, with or without wrappers.
+        weights: network weights of the model.
+        file: where they come from, for the error.
+
+    Raises:
+        CheckpointError: a parameter is missing or has another shape.
+    """
+    bare = unwrap(network)
+    own = bare.state_dict()
+    needed = [name for name in own if not name.startswith("extra_heads.")]
+    for name in needed:
+        found = weights.get(name)
+        if found is None or found.shape != own[name].shape:
+            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
+            raise CheckpointError(
+                f"{file} is no finished model of these plans and labels: {name} {what}, expected "
+                f"{tuple(own[name].shape)}. Name a checkpoint of the same data set, plans and "
+                "configuration."
+            )
+    bare.load_state_dict(own | {name: weights[name] for name in needed})

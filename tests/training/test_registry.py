@@ -10,6 +10,7 @@ from nnunetv2_le.ext_trainers import nnunetv2_le_trainers
 from nnunetv2_le.training import (
     cyclic_trainer,
     dropout_trainer,
+    frozen_trainer,
     layer_ensemble_trainer,
     lengths,
     multi_head_trainer,
@@ -22,6 +23,7 @@ TRAINERS = {
     for module in (
         cyclic_trainer,
         dropout_trainer,
+        frozen_trainer,
         layer_ensemble_trainer,
         lengths,
         multi_head_trainer,

@@ -1,0 +1,75 @@
+"""The retrofit: heads on a finished stock model, which stays what it is to the bit."""
+
+from pathlib import Path
+
+import torch
+
+from nnunetv2_le.errors import CheckpointError
+from nnunetv2_le.network.frozen_layer_ensemble_unet import FrozenLayerEnsembleUNet
+from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+from nnunetv2_le.training.base_trainers import unwrap
+from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
+from nnunetv2_le.training.pretrained import read_weights, take_over_finished_network
+
+
+class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
+    """Trains the heads of a layer ensemble on a finished network that does not change.
+
+    A new training starts from a finished model of the same plans and configuration: the file that
+    ``nnUNetv2_le_train -pretrained_weights`` names, or else the final checkpoint of the stock
+    trainer for the same fold, where nnU-Net keeps it.
+
+    Attributes:
+        stock_trainer: whose model is taken if no file is named.
+        stock_checkpoint: the file that was named.
+    """
+
+    network_class: type[LayerEnsembleUNet] = FrozenLayerEnsembleUNet
+    num_fused_heads: int = 1
+    length_epochs: int | None = 20
+    stock_trainer: str = "nnUNetTrainer"
+    stock_checkpoint: Path | None = None
+
+    def initialize(self) -> None:
+        """Build the network, and remember how it starts."""
+        super().initialize()
+        self._first_weight = self._a_trunk_weight()
+
+    def on_train_start(self) -> None:
+        """Take over the finished network before the first epoch.
+
+        Raises:
+            CheckpointError: there is none, or it does not fit.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        if self.current_epoch == 0:
+            file = self._finished_model()
+            take_over_finished_network(self.network, read_weights(file), file)
+            self.print_to_log_file(f"Heads are trained on the finished network of {file}.")
+        super().on_train_start()
+
+    def _finished_model(self) -> Path:
+        """The checkpoint to start from."""
+        if self.stock_checkpoint is not None:
+            return self.stock_checkpoint
+        if not torch.equal(self._first_weight, self._a_trunk_weight()):
+            raise CheckpointError(
+                "nnU-Net's own loader of -pretrained_weights leaves out the heads, and the finest "
+                "one belongs to a finished model. Train with nnUNetv2_le_train --frozen "
+                "-pretrained_weights FILE instead."
+            )
+        own = Path(self.output_folder_base).name
+        folder = own.replace(type(self).__name__, self.stock_trainer, 1)
+        file = Path(self.output_folder_base).parent / folder / f"fold_{self.fold}"
+        if not (file / "checkpoint_final.pth").is_file():
+            raise CheckpointError(
+                f"Heads are trained on a finished model, but there is no "
+                f"{file / 'checkpoint_final.pth'}. Finish that training, or name a checkpoint: "
+                "nnUNetv2_le_train --frozen -pretrained_weights FILE"
+            )
+        return file / "checkpoint_final.pth"
+
+    def _a_trunk_weight(self) -> torch.Tensor:
+        weight: torch.Tensor = next(iter(unwrap(self.network).encoder.parameters()))
+        return weight.detach().clone()
