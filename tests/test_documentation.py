@@ -150,6 +150,14 @@ def test_flags_of_every_command_that_is_shown_exist(page):
         assert not unknown, command
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_flags_of_our_commands_exist_on_every_page(page):
+    for command in _commands(page):
+        if command.name in COMMANDS:
+            unknown = set(FLAG.findall(command.arguments)) - _flags(command.name)
+            assert not unknown, command
+
+
 def _sections(page: Path) -> list[tuple[str, str]]:
     """Headings of the second level with what stands below them."""
     parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -4,8 +4,9 @@ Conventions:
     Risk = 1 - Dice (mean over labels). Correlations are of the score as it is written, so a good
     agreement score has a positive correlation with Dice and a good uncertainty a negative one;
     everything else uses the score turned so that higher is better, and ranks empty predictions
-    without a score last. Cases without Dice or without the score are left out and counted. Fewer than three cases or a constant score: correlations
-    undefined; areas are still those of the tied or few cases.
+    without a score last. Cases without Dice or without the score are left out and counted. Fewer
+    than three cases or a constant score: correlations are undefined; areas are still those of the
+    tied or few cases.
 
 Metrics:
     `correlation`, `failure_detection`, `quality_control`, with `bootstrap` intervals.
