@@ -3,6 +3,7 @@
 Random weights are enough to compare two predictions: their labels vary from voxel to voxel.
 """
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class TinyModel:
         patch: patch size, which decides between 2d and 3d.
         spacing: the network's spacing in the network's order of axes.
         stages: of the network; three give a stock model one trained head, four give two.
+        checkpoints: of every fold, each with weights of its own.
+        seed: models of another seed have other weights.
     """
 
     trainer: str = "nnUNetTrainer"
@@ -44,6 +47,8 @@ class TinyModel:
     mirror_axes: tuple[int, ...] | None = (0, 1, 2)
     previous_stage: str | None = None
     num_folds: int = 1
+    checkpoints: tuple[str, ...] = ("checkpoint_final.pth",)
+    seed: int = 0
 
     def write(self, folder: Path) -> Path:
         """Write plans, dataset and one checkpoint a fold."""
@@ -55,8 +60,8 @@ class TinyModel:
         manager = PlansManager(plans)
         configuration = manager.get_configuration(self.configuration)
         trainer = recursive_find_trainer_class_by_name(self.trainer)
-        for fold in range(self.num_folds):
-            torch.manual_seed(fold)
+        for fold, name in itertools.product(range(self.num_folds), self.checkpoints):
+            torch.manual_seed(fold + 100 * self.checkpoints.index(name) + 10_000 * self.seed)
             network = trainer.build_network_architecture(
                 manager,
                 configuration,
@@ -73,8 +78,8 @@ class TinyModel:
                 "inference_allowed_mirroring_axes": self.mirror_axes,
                 "logging": {"losses": [np.float64(1.0), np.float32(0.5)]},
             }
-            (folder / f"fold_{fold}").mkdir()
-            torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
+            (folder / f"fold_{fold}").mkdir(exist_ok=True)
+            torch.save(content, folder / f"fold_{fold}" / name)
         return folder
 
     @property
@@ -231,6 +236,7 @@ def predict_with_nnunet(
     step_size: float = 0.5,
     save_probabilities: bool = True,
     previous_stage: Path | None = None,
+    checkpoint: str = "checkpoint_final.pth",
 ) -> Path:
     """nnU-Net's own prediction and export, in this process."""
     output.mkdir(parents=True, exist_ok=True)
@@ -241,7 +247,7 @@ def predict_with_nnunet(
         allow_tqdm=False,
     )
     with mock.patch.dict("os.environ", {"nnUNet_compile": "f"}):
-        predictor.initialize_from_trained_model_folder(str(model_folder), folds)
+        predictor.initialize_from_trained_model_folder(str(model_folder), folds, checkpoint)
     predictor.predict_from_files_sequential(
         [[str(path) for path in paths] for paths in images],
         str(output),
