@@ -18,7 +18,7 @@ Assumption:
     Exchangeability (see `conformal`).
 
 References:
-    Davenport 2024, arXiv:2405.05944 (inner and outer confidence sets by distance). Mossina and
+    Davenport 2024, arXiv:2410.03406 (inner and outer confidence sets). Mossina and
     Friedrich 2025, arXiv:2503.05618 (conformal margins by morphology).
 """
 

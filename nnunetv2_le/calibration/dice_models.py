@@ -30,7 +30,7 @@ from sklearn.linear_model import RidgeCV
 from nnunetv2_le.errors import InputError
 
 MIN_DICE = 0.005  # its log-odds stand for a Dice of 0
-_PENALTIES = np.logspace(-2, 4, 13)
+_PENALTIES = np.logspace(-2, 4, 7)
 _INNER_FOLDS = 5
 
 Scores = Mapping[str, Float[np.ndarray, "cases"]]

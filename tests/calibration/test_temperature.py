@@ -1,10 +1,11 @@
-"""Temperature and vector scaling: direct minimisation, autograd, planted truth, decisions."""
+"""Temperature: direct minimisation, autograd, planted truth, decisions."""
 
 import numpy as np
 import pytest
 import torch
+from calibration.made_up_logits import made_up, search_of
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, softmax
 
 from nnunetv2_le.calibration.temperature import (
     LOG_NODES,
@@ -12,30 +13,8 @@ from nnunetv2_le.calibration.temperature import (
     fit_temperature,
     region_of_interest,
 )
-from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
-
-
-def made_up(generator, temperature=1.0, *, voxels=3000, channels=3, bias=None):
-    """Logits whose probabilities are right once they are divided by ``temperature``."""
-    right = generator.normal(scale=2.0, size=(channels, voxels))
-    true = right if bias is None else right + np.asarray(bias)[:, None]
-    shares = softmax(true, axis=0)
-    truth = (generator.uniform(size=voxels) > np.cumsum(shares, axis=0)[:-1]).sum(axis=0)
-    return right * temperature, truth
-
-
-def search_of(temperatures, *, cases=8, seed=0, **settings):
-    generator = np.random.default_rng(seed)
-    search = TemperatureSearch(tuple(f"m{n}" for n in range(len(temperatures))))
-    kept = []
-    for _ in range(cases):
-        logits, truth = made_up(generator, **settings)
-        stack = np.stack([logits * t for t in temperatures]).astype(np.float32)
-        search.add(stack, truth)
-        kept.append((stack, truth))
-    return search, kept, np.arange(cases)
 
 
 def nll(kept, member, temperature):
@@ -154,49 +133,6 @@ def test_huge_logits_neither_overflow_nor_lose_the_minimum():
     assert fit_temperature(search, groups=groups).values[0] == pytest.approx(20.0)
 
 
-def test_vector_scaling_finds_planted_biases_and_is_used():
-    search, kept, groups = search_of((1.0,), bias=(1.0, 0.0, -1.0))
-    scaling = fit_vector_scaling(search, "m0", groups=groups)
-    assert scaling.is_used
-    assert scaling.nll_vector < scaling.nll_temperature
-    differences = np.array(scaling.biases) - scaling.biases[1]
-    assert differences == pytest.approx([1.0, 0.0, -1.0], abs=0.1)
-    scaled = scaling.apply(kept[0][0][0])
-    assert scaled.dtype == np.float32
-    expected = (
-        kept[0][0][0] * np.array(scaling.weights)[:, None] + np.array(scaling.biases)[:, None]
-    )
-    assert scaled == pytest.approx(expected, abs=1e-5)
-
-
-def test_vector_scaling_without_a_need_is_not_used():
-    search, _, groups = search_of((2.0,), voxels=300)
-    assert not fit_vector_scaling(search, "m0", groups=groups).is_used
-
-
-def test_a_class_that_never_occurs_keeps_a_finite_bias():
-    generator = np.random.default_rng(0)
-    search = TemperatureSearch(("m",))
-    for _ in range(5):
-        logits, truth = made_up(generator, voxels=500)
-        search.add(logits[None].astype(np.float32), truth % 2)
-    scaling = fit_vector_scaling(search, "m", groups=np.arange(5))
-    assert np.isfinite(scaling.biases).all()
-    assert np.abs(scaling.biases).max() < 50
-
-
-def test_region_vector_scaling_shifts_a_region():
-    generator = np.random.default_rng(2)
-    search = TemperatureSearch(("m",), has_regions=True)
-    for _ in range(5):
-        logits = generator.normal(scale=2.0, size=(2, 800))
-        truth = generator.uniform(size=logits.shape) < 1 / (1 + np.exp(-logits - 1.0))
-        search.add(logits[None].astype(np.float32), truth)
-    scaling = fit_vector_scaling(search, "m", groups=np.arange(5))
-    assert scaling.is_used
-    assert scaling.biases == pytest.approx([1.0, 1.0], abs=0.25)
-
-
 def test_the_region_of_interest_reaches_beyond_both_masks():
     one, other = np.zeros((1, 30, 30), bool), np.zeros((1, 30, 30), bool)
     one[0, 5, 5] = other[0, 20, 20] = True
@@ -221,12 +157,3 @@ def test_what_does_not_fit_is_refused():
         fit_temperature(search, groups=np.zeros(3, dtype=int))
     with pytest.raises(InputError, match="temperatures for m0, none for m9"):
         fit_temperature(search, groups=np.arange(3)).of("m9")
-    with pytest.raises(InputError, match="one of m0, got member 'm9'"):
-        fit_vector_scaling(search, "m9", groups=np.arange(3))
-
-
-def test_vector_scaling_of_equal_weights_is_a_temperature():
-    logits = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
-    scaling = VectorScaling("m", (0.5,) * 3, (0.0,) * 3, 1.0, 1.0, True)
-    assert scaling.apply(logits) == pytest.approx(logits / 2)
-    assert logsumexp(scaling.apply(logits), axis=0).shape == (50,)

@@ -1,0 +1,90 @@
+"""The models of Dice: scikit-learn as reference, the choice between them, folds of patients."""
+
+import numpy as np
+import pytest
+from calibration.made_up_cases import made_up_table
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import Ridge
+
+from nnunetv2_le.calibration.dice_models import (
+    choose_model,
+    dice_of,
+    fit_isotonic,
+    fit_linear,
+    group_folds,
+    log_odds,
+)
+from nnunetv2_le.errors import InputError
+
+
+def chosen(table):
+    return choose_model(
+        table.scores,
+        table.dice,
+        groups=np.arange(len(table.dice)),
+        score="consensus_dice",
+        columns=tuple(table.scores),
+        seed=0,
+    )
+
+
+def test_the_isotonic_model_is_scikit_learns_at_every_labelled_case():
+    table = made_up_table(60)
+    model = fit_isotonic(table.scores, table.dice, score="consensus_dice")
+    reference = IsotonicRegression().fit(table.scores["consensus_dice"], table.dice)
+    expected = reference.predict(table.scores["consensus_dice"])
+    assert dice_of(model.predict(table.scores)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("score", ["consensus_dice", "entropy_foreground_mean"])
+def test_the_isotonic_model_is_monotone_and_goes_on_beyond_the_labelled_cases(score):
+    table = made_up_table(60)
+    model = fit_isotonic(table.scores, table.dice, score=score)
+    low, high = min(model.knots), max(model.knots)
+    values = np.linspace(low - 0.5, high + 0.5, 500)
+    steps = np.diff(model.predict({score: values}))
+    sign = 1 if score == "consensus_dice" else -1
+    assert (sign * steps >= 0).all()
+    assert sign * steps[0] > 0
+    assert sign * steps[-1] > 0
+
+
+def test_the_linear_model_is_ridge_regression_of_the_log_odds():
+    table = made_up_table(60)
+    columns = tuple(table.scores)
+    model = fit_linear(table.scores, table.dice, columns=columns)
+    values = np.stack([table.scores[column] for column in columns], axis=1)
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    reference = Ridge(alpha=model.penalty).fit(values, log_odds(table.dice))
+    assert model.predict(table.scores) == pytest.approx(reference.predict(values), abs=1e-9)
+
+
+def test_a_column_that_is_constant_in_some_cases_has_no_weight_there():
+    table = made_up_table(40)
+    scores = {**table.scores, "volume_ml": np.full(40, 7.0)}
+    model = fit_linear(scores, table.dice, columns=tuple(scores))
+    assert model.weights[model.columns.index("volume_ml")] == 0
+    assert np.isfinite(model.predict(scores)).all()
+
+
+def test_the_simple_model_is_kept_unless_all_scores_win_clearly():
+    kinds = [chosen(made_up_table(80, seed=seed, seen_by_one_score=True)).kind for seed in range(5)]
+    assert kinds.count("isotonic") >= 4
+    kinds = [chosen(made_up_table(80, seed=seed)).kind for seed in range(5)]
+    assert kinds == ["linear"] * 5
+
+
+def test_folds_hold_out_every_patient_once_and_whole():
+    groups = np.random.default_rng(0).integers(0, 13, size=60)
+    seen = []
+    for training, held_out in group_folds(groups, 5):
+        assert not set(groups[training]) & set(groups[held_out])
+        seen += held_out.tolist()
+    assert sorted(seen) == list(range(60))
+
+
+def test_one_patient_cannot_be_cross_validated():
+    with pytest.raises(
+        InputError, match="at least 2 labelled patients for cross-validation, got 1"
+    ):
+        list(group_folds(np.zeros(5, dtype=int), 5))
