@@ -127,7 +127,9 @@ def fit_isotonic(scores: Scores, dice: Float[np.ndarray, "cases"], *, score: str
     values = np.asarray(scores[score], dtype=float)
     rises = higher_is_better(score)
     fitted = IsotonicRegression(increasing=rises).fit(values, dice)
-    slope = float(np.polynomial.polynomial.polyfit(values, log_odds(dice), 1)[1])
+    away = values - values.mean()
+    spread = float(away @ away)
+    slope = float(away @ log_odds(dice)) / spread if spread > 0 else 0.0
     return IsotonicModel(
         score=score,
         knots=tuple(map(float, fitted.X_thresholds_)),

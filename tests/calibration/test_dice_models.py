@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from calibration.made_up_cases import made_up_table
+from scipy.stats import linregress
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import Ridge
 
@@ -47,6 +48,20 @@ def test_the_isotonic_model_is_monotone_and_goes_on_beyond_the_labelled_cases(sc
     assert (sign * steps >= 0).all()
     assert sign * steps[0] > 0
     assert sign * steps[-1] > 0
+
+
+def test_the_line_beyond_the_labelled_cases_has_the_slope_of_a_linear_regression():
+    table = made_up_table(60)
+    model = fit_isotonic(table.scores, table.dice, score="consensus_dice")
+    reference = linregress(table.scores["consensus_dice"], log_odds(table.dice))
+    assert model.slope == pytest.approx(reference.slope)
+
+
+def test_one_value_of_the_score_gives_one_dice():
+    scores, dice = {"consensus_dice": np.full(9, 0.8)}, np.linspace(0.1, 0.9, 9)
+    model = fit_isotonic(scores, dice, score="consensus_dice")
+    asked = {"consensus_dice": np.array([0.2, 0.8, 0.9])}
+    assert dice_of(model.predict(asked)) == pytest.approx([0.5] * 3)
 
 
 def test_the_linear_model_is_ridge_regression_of_the_log_odds():
