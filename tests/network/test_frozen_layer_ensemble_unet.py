@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import nn
 
 from nnunetv2_le.network.frozen_layer_ensemble_unet import FrozenLayerEnsembleUNet
@@ -84,3 +85,18 @@ def test_it_is_a_layer_ensemble_to_the_predictor(unet: Make) -> None:
     assert isinstance(source, LayerEnsembleHeads)
     assert source.num_fused_heads == 1
     assert len(source(patch()).heads) == 5
+
+
+def test_forward_and_backward_compile_as_one_graph(unet: Make, shapes_unchecked: None) -> None:
+    network = FrozenLayerEnsembleUNet(unet(), num_fused_heads=1).double().train()
+    images = patch().double()
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    outputs = compiled(images)
+    torch.testing.assert_close(outputs, network(images))
+    sum(z.square().sum() for z in outputs).backward()
+    assert next(network.encoder.parameters()).grad is None
+    assert network.extra_heads.seg_layers[0].weight.grad.any()
+    network.deep_supervision = False  # nnU-Net switches after compiling
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
@@ -121,3 +122,20 @@ def test_fewer_than_one_copy_is_refused(unet: Make) -> None:
 def test_a_network_without_decoder_is_refused() -> None:
     with pytest.raises(UnsupportedArchitectureError, match=r"lacks encoder\.stages"):
         MultiHeadUNet(nn.Conv2d(1, 2, 1))
+
+
+def test_forward_and_backward_compile_as_one_graph(unet: Make, shapes_unchecked: None) -> None:
+    network = MultiHeadUNet(unet(), num_heads=3).double()
+    images = patch().double()
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    outputs = compiled(images)
+    torch.testing.assert_close(outputs, network(images))
+    sum(z.square().sum() for z in outputs).backward()
+    compiled_gradient = next(network.encoder.parameters()).grad.clone()
+    network.zero_grad()
+    sum(z.square().sum() for z in network(images)).backward()
+    torch.testing.assert_close(next(network.encoder.parameters()).grad, compiled_gradient)
+    network.deep_supervision = False  # nnU-Net switches after compiling
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images))

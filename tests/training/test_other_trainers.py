@@ -10,12 +10,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from torch import nn
 
 from nnunetv2_le.errors import UnsupportedArchitectureError
 from nnunetv2_le.inference.model import load_model
-from nnunetv2_le.training.pretrained import read_weights
+from nnunetv2_le.training.pretrained import carry_over_decoder_heads, read_weights
 from tests.conftest import NnunetFolders
 from tests.helpers import TRAINERS_FOLDER, TinyDataset, prepare, train, trainer_for, validate
 
@@ -174,3 +175,18 @@ def test_an_architecture_without_encoder_and_decoder_is_refused(
     architecture["arch_kwargs"], architecture["_kw_requires_import"] = {}, []
     with pytest.raises(UnsupportedArchitectureError, match="PrimusS"):
         trainer.initialize()
+
+
+def test_pretrained_weights_of_a_stock_checkpoint_fill_trunk_and_first_copy(
+    plain: TinyDataset, tmp_path: Path
+) -> None:
+    stock = trainer_for(plain, "3d_fullres", trainer="nnUNetTrainer")
+    stock.initialize()
+    file = tmp_path / "stock.pth"
+    stock.save_checkpoint(str(file))
+    trainer = trainer_for(plain, "3d_fullres", trainer="MultiHeadTrainer")
+    trainer.initialize()
+    load_pretrained_weights(trainer.network, str(file))
+    assert len(carry_over_decoder_heads(trainer.network, read_weights(file))) == 4
+    image = torch.randn(1, 1, 16, 24, 20)
+    assert torch.equal(trainer.network(image)[0], stock.network(image)[0])
