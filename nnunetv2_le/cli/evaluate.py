@@ -251,6 +251,8 @@ def run(request: EvaluateRequest) -> "Evaluation":
         LayerEnsembleError: if nothing could be evaluated or written.
     """
     from nnunetv2_le.evaluation.result_files import write_evaluation
+    from nnunetv2_le.report.evaluation_figures import chosen_scores
+    from nnunetv2_le.report.headline import headline
 
     options = request.options
     evaluation = evaluate_folder(request.prediction, options)
@@ -260,6 +262,8 @@ def run(request: EvaluateRequest) -> "Evaluation":
     if options.figures:
         _figures(request, evaluation)
     report(evaluation)
+    for line in headline(evaluation.score_table, chosen_scores(evaluation.scores, options.scores)):
+        logger.info("%s", line)
     logger.info("Results: %s", request.output)
     return evaluation
 
@@ -326,7 +330,13 @@ def _figures(request: EvaluateRequest, evaluation: "Evaluation") -> None:
     for one in files:
         if one.case in worst:
             try:
-                case_figures(one, evaluation.dataset, folder, image_folder=request.images)
+                case_figures(
+                    one,
+                    evaluation.dataset,
+                    folder,
+                    image_folder=request.images,
+                    dice=float(evaluation.cases.loc[one.case, "dice"]),
+                )
             except InputError as error:
                 logger.warning("No figure of %s: %s", one.case, error)
 

@@ -23,6 +23,7 @@ def case_figure(
     index: int,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     image: np.ndarray | None = None,
+    dice: float | None = None,
 ) -> Figure:
     """Contours on the image (black without one), and on every map.
 
@@ -34,6 +35,7 @@ def case_figure(
         index: slice along the first axis.
         spacing_mm: voxel size.
         image: the image, if it is at hand.
+        dice: of the whole case, for the title.
     """
     background = np.zeros(prediction.shape) if image is None else image
     title = "segmentation" if image is None else "image"
@@ -55,7 +57,8 @@ def case_figure(
         _contours(axes, slice_of(prediction, index), _PREDICTION)
         axes.set_axis_off()
         axes.set_title(name, fontsize="small")
-    figure.suptitle(case, fontsize="medium")
+    score = "" if dice is None else f", Dice {dice:.3f}"
+    figure.suptitle(f"{case}{score}, slice {index + 1} of {len(prediction)}", fontsize="medium")
     handles = [
         Line2D([], [], color=_REFERENCE, label="reference"),
         Line2D([], [], color=_PREDICTION, label="prediction"),

@@ -25,7 +25,12 @@ _MAPS = ("entropy", "heads_variance", "heads_mutual_information")
 
 
 def case_figures(
-    files: CaseFiles, dataset: EvaluationDataset, folder: Path, *, image_folder: Path | None = None
+    files: CaseFiles,
+    dataset: EvaluationDataset,
+    folder: Path,
+    *,
+    image_folder: Path | None = None,
+    dice: float | None = None,
 ) -> list[Path]:
     """Write the figures of a case that its files allow.
 
@@ -34,6 +39,7 @@ def case_figures(
         dataset: how they are read.
         folder: where to.
         image_folder: with CASE_0000 images, for the background.
+        dice: of the case, for the title.
 
     Returns:
         The files written.
@@ -57,15 +63,21 @@ def case_figures(
         index=index,
         spacing_mm=spacing,
         image=_image(files, dataset, image_folder),
+        dice=dice,
     )
     written = save_figure(figure, folder, f"case_{files.case}")
-    agreements = _layer_agreement(files)
+    agreements, names = _layer_agreement(files)
     if len(files.heads) > 1 and agreements:
         heads = [
             segmentation_of(head, dataset.labels, shape=prediction.shape) for head in files.heads
         ]
         figure = layer_agreement_figure(
-            heads, agreements, case=files.case, index=index, spacing_mm=spacing
+            heads,
+            agreements,
+            case=files.case,
+            index=index,
+            spacing_mm=spacing,
+            head_names=names if len(names) == len(heads) else None,
         )
         written += save_figure(figure, folder, f"layer_agreement_{files.case}")
     return written
@@ -95,11 +107,12 @@ def _image(files: CaseFiles, dataset: EvaluationDataset, folder: Path | None) ->
     return np.asarray(image[0])
 
 
-def _layer_agreement(files: CaseFiles) -> list[float]:
-    """The curve of the case's record; empty without one or where it is undefined."""
+def _layer_agreement(files: CaseFiles) -> tuple[list[float], list[str]]:
+    """Curve and heads of the case's record; an empty curve without one or where it is undefined."""
     record = files.prediction.parent / "cases" / f"{files.case}.json"
     if not record.is_file():
-        return []
+        return [], []
     content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     curve = content.get("layer_agreement") or []
-    return [] if any(value is None for value in curve) else [float(value) for value in curve]
+    names = list((content.get("members") or {}).get("heads", []))
+    return ([] if any(value is None for value in curve) else [float(a) for a in curve]), names

@@ -11,7 +11,7 @@ from nnunetv2_le.errors import SettingError
 from nnunetv2_le.evaluation.confidence_tables import Score, numbers, ranked_confidences
 from nnunetv2_le.evaluation.evaluate import Evaluation
 from nnunetv2_le.report.figure_files import save_figure
-from nnunetv2_le.report.quality_control_figure import quality_control_figure
+from nnunetv2_le.report.quality_control_figure import is_informative, quality_control_figure
 from nnunetv2_le.report.reliability_figure import reliability_figure
 from nnunetv2_le.report.risk_coverage_figure import risk_coverage_figure
 from nnunetv2_le.report.scatter_figure import scatter_figure
@@ -77,6 +77,7 @@ def evaluation_figures(
                 numbers(evaluation.cases, "dice"),
                 score_name=score.name,
                 domains=domains,
+                cases=list(evaluation.cases.index),
             )
             files += save_figure(figure, folder, f"scatter_{score.name}")
     if evaluation.calibration is not None:
@@ -89,6 +90,8 @@ def failure_figures(
 ) -> list[Path]:
     """The risk-coverage figure and a quality-control figure for each threshold.
 
+    A threshold that no case or every case is below has no figure: there is nothing to find.
+
     Args:
         pairs: name to (Dice, confidences).
         folder: where to.
@@ -100,6 +103,9 @@ def failure_figures(
     risks = {name: (1 - dice, confidences) for name, (dice, confidences) in pairs.items()}
     files = save_figure(risk_coverage_figure(risks), folder, "risk_coverage")
     for threshold in dice_thresholds:
+        if not any(is_informative(dice, threshold) for dice, _ in pairs.values()):
+            logger.debug("%s: no case or every case has Dice below %g", folder, threshold)
+            continue
         figure = quality_control_figure(pairs, dice_threshold=threshold)
         files += save_figure(figure, folder, f"quality_control_dice_{threshold:g}")
     return files
@@ -124,7 +130,8 @@ def reliability_figures(methods: Mapping[str, Evaluation], folder: Path) -> list
                 bins[" ".join(filter(None, (name, where)))] = histogram.reliability()
     if not any(one.counts.any() for one in bins.values()):
         return []
-    return save_figure(reliability_figure(bins), folder, "reliability")
+    whole = [name for name in bins if "region of interest" not in name]
+    return save_figure(reliability_figure(bins, dashed=whole), folder, "reliability")
 
 
 def dice_and_confidences(cases: pd.DataFrame, score: Score) -> Pair | None:

@@ -3,6 +3,7 @@
 Figures are made without pyplot, so nothing is left open and no display is needed.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ PNG_DPI = 150
 FORMATS = ("png", "pdf")
 COLOURS = tuple(colormaps["tab10"](number)[:3] for number in range(10))
 REFERENCE_COLOUR = "0.4"
+
+_TWO_COLUMNS = 36  # characters that half the usual width has room for
+_LEGEND_ROW = 0.2  # inches
 
 
 @contextmanager
@@ -41,6 +45,25 @@ def new_axes(*, width: float = 6.0, height: float = 4.5) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
     figure = new_figure(width=width, height=height)
     return figure, figure.add_subplot()
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Name the curves below the axes, where the legend covers none of them; each name once.
+
+    The figure grows by the height of the legend.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    columns = 2 if max(map(len, unique), default=0) <= _TWO_COLUMNS else 1
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * math.ceil(len(unique) / columns))
+    figure.legend(
+        list(unique.values()),
+        list(unique),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize="small",
+        frameon=False,
+    )
 
 
 def colour(number: int) -> tuple[float, float, float]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.report.figure_files import COLOURS, new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
+from nnunetv2_le.uncertainty.agreement import aula
 
 
 @own_style()
@@ -18,6 +19,7 @@ def layer_agreement_figure(
     case: str,
     index: int,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    head_names: Sequence[str] | None = None,
 ) -> Figure:
     """Agreement of successive heads, and what each head segments in one slice.
 
@@ -28,6 +30,7 @@ def layer_agreement_figure(
         case: its name.
         index: slice along the first axis.
         spacing_mm: voxel size, for the aspect of the slice.
+        head_names: of each head; without them heads are numbered.
 
     Raises:
         InputError: if there are no two heads or more agreements than gaps between them.
@@ -38,17 +41,19 @@ def layer_agreement_figure(
             f"{case}: expected at least two heads and at most one agreement between two, "
             f"got {count} heads and {len(agreements)} agreements"
         )
-    figure = new_figure(width=max(6.0, 1.3 * count), height=5)
+    figure = new_figure(width=max(6.0, 1.4 * count), height=5)
     rows = figure.add_gridspec(2, count, height_ratios=(2, 1))
     axes = figure.add_subplot(rows[0, :])
     first = count - 1 - len(agreements)  # heads that were skipped
     axes.plot(np.arange(first, count - 1) + 1.5, agreements, "o-", color=COLOURS[0])
     axes.set_xlim(0.5, count + 0.5)
     axes.set_ylim(0, 1.02)
-    axes.set_xticks(range(1, count + 1))
     axes.set_xlabel("head, shallow to deep")
     axes.set_ylabel("Dice of a head with the next")
-    axes.set_title(case, fontsize="medium")
+    area = float(aula(np.asarray(agreements, dtype=np.float64)))
+    axes.set_title(case if np.isnan(area) else f"{case}, AULA {area:.2f}", fontsize="medium")
+    names = [str(head + 1) for head in range(count)] if head_names is None else list(head_names)
+    axes.set_xticks(range(1, count + 1), names)
     highest = max(1, *(int(segmentation.max()) for segmentation in segmentations))
     for head, segmentation in enumerate(segmentations):
         panel = figure.add_subplot(rows[1, head])
@@ -61,5 +66,5 @@ def layer_agreement_figure(
             aspect=aspect_of(spacing_mm),
         )
         panel.set_axis_off()
-        panel.set_title(str(head + 1), fontsize="small")
+        panel.set_title(names[head], fontsize="small")
     return figure

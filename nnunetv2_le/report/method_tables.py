@@ -10,10 +10,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from nnunetv2_le.evaluation.comparison import QUALITY
+
 SIGNIFICANT = 0.05
 Format = Literal["markdown", "latex"]
 
 _TITLES = {"dice": "DSC", "modified_hausdorff_mm": "MHD (mm)", "nll": "NLL"}
+_UP: dict[Format, str] = {"markdown": "\u2191", "latex": r"$\uparrow$"}
+_DOWN: dict[Format, str] = {"markdown": "\u2193", "latex": r"$\downarrow$"}
 
 
 def quality_text(table: pd.DataFrame, form: Format) -> str:
@@ -31,7 +35,16 @@ def quality_text(table: pd.DataFrame, form: Format) -> str:
             found = table[(table["method"] == method) & (table["metric"] == metric)].iloc[0]
             cells.append(_quality_cell(found, form))
         rows.append(cells)
-    return _table(["method", *(_TITLES[metric] for metric in metrics)], rows, form)
+    arrows = {metric: (_UP if more else _DOWN)[form] for metric, more in QUALITY.items()}
+    header = ["method", *(f"{_TITLES[metric]} {arrows[metric]}" for metric in metrics)]
+    note = f"Mean (standard deviation) of {_cases(table)}. Bold: the best."
+    if (table["p_value"] < SIGNIFICANT).any():
+        star = "$^*$" if form == "latex" else "\\*"
+        note += (
+            f" {star}: differs from the best (Wilcoxon's signed-rank test, Holm's correction, "
+            f"p < {SIGNIFICANT:g})."
+        )
+    return _table(header, rows, form) + _note(note, form)
 
 
 def correlation_text(table: pd.DataFrame, form: Format) -> str:
@@ -50,7 +63,8 @@ def correlation_text(table: pd.DataFrame, form: Format) -> str:
             text = _number(row[column])
             cells.append(_bold(text, form) if abs(row[column]) == strongest[column] else text)
         rows.append(cells)
-    return _table(["method", "score", "DSC", "MHD"], rows, form)
+    note = f"Spearman's rank correlation, {_cases(table)}. Bold: the strongest."
+    return _table(["method", "score", "DSC", "MHD"], rows, form) + _note(note, form)
 
 
 def _quality_cell(row: pd.Series, form: Format) -> str:
@@ -78,6 +92,18 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], form: Format) -
             "",
         ]
     )
+
+
+def _cases(table: pd.DataFrame) -> str:
+    """How many cases a table is about; not every figure may be defined in all of them."""
+    counts = table["num_cases"][table["num_cases"] > 0]
+    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    return f"{high} cases" if low == high else f"{low} to {high} cases"
+
+
+def _note(text: str, form: Format) -> str:
+    """A line below the table; in LaTeX a comment, to be used in the caption."""
+    return f"% {text}\n" if form == "latex" else f"\n{text}\n"
 
 
 def _escaped(cells: Sequence[str], form: Format) -> list[str]:

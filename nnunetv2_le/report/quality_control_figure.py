@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
@@ -11,7 +12,13 @@ from nnunetv2_le.evaluation.quality_control import (
     QualityControlCurve,
     quality_control_curve,
 )
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes, own_style
+from nnunetv2_le.report.figure_files import (
+    REFERENCE_COLOUR,
+    colour,
+    legend_below,
+    new_axes,
+    own_style,
+)
 
 
 @own_style()
@@ -32,16 +39,14 @@ def quality_control_figure(
     """
     if not methods:
         raise InputError("a quality-control figure needs at least one score")
-    figure, axes = new_axes()
+    figure, axes = new_axes(height=4.0)
     curves: list[QualityControlCurve] = []
     for number, (name, (dice, confidences)) in enumerate(methods.items()):
         curve = quality_control_curve(dice < dice_threshold, confidences)
         curves.append(curve)
         label = f"{name} (area {curve.area:.3f})"
         axes.plot(curve.flagged, curve.remaining, color=colour(number), label=label)
-    for curve in {curve.poor_fraction: curve for curve in curves}.values():
-        axes.fill_between(curve.flagged, curve.ideal, color="0.85", label="ideal")
-        axes.plot(curve.flagged, curve.random, color="black", linestyle="--", label="random")
+    _references(axes, dict(zip(methods, curves, strict=True)))
     axes.axhline(ACCEPTED_REMAINING, color=REFERENCE_COLOUR, linestyle=":", label="5 %")
     axes.set_xlabel("fraction of cases flagged for a person")
     axes.set_ylabel(
@@ -49,7 +54,37 @@ def quality_control_figure(
     )
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(list(unique.values()), list(unique), fontsize="small")
+    axes.set_title(_count(methods, dice_threshold), fontsize="medium")
+    legend_below(figure, axes)
     return figure
+
+
+def is_informative(dice: np.ndarray, dice_threshold: float) -> bool:
+    """Whether some cases are poor and some are not: else there is nothing to find."""
+    poor = int(np.count_nonzero(dice < dice_threshold))
+    return 0 < poor < len(dice)
+
+
+def _references(axes: Axes, curves: Mapping[str, QualityControlCurve]) -> None:
+    """The ideal and the random line; for each method, where their numbers of poor cases differ."""
+    same = len({curve.poor_fraction for curve in curves.values()}) == 1
+    for number, (name, curve) in enumerate(curves.items()):
+        shade = "black" if same else colour(number)
+        ending = "" if same else f", {name}"
+        axes.fill_between(
+            curve.flagged, curve.ideal, color=shade, alpha=0.15, linewidth=0, label=f"ideal{ending}"
+        )
+        axes.plot(curve.flagged, curve.random, color=shade, linestyle="--", label=f"random{ending}")
+        if same:
+            return
+
+
+def _count(methods: Mapping[str, tuple[np.ndarray, np.ndarray]], dice_threshold: float) -> str:
+    """How many cases are poor: for each method, where that differs."""
+    counts = {
+        name: f"{int(np.count_nonzero(dice < dice_threshold))} of {len(dice)}"
+        for name, (dice, _) in methods.items()
+    }
+    if len(set(counts.values())) == 1:
+        return f"poor cases: {next(iter(counts.values()))}"
+    return "poor cases: " + ", ".join(f"{count} ({name})" for name, count in counts.items())

@@ -1,6 +1,7 @@
 """The reliability diagram: how often a prediction comes true, against how sure it was."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,13 +10,19 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import ReliabilityBins
 from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_figure, own_style
 
+_FULL: dict[str, Any] = {"marker": "o", "linestyle": "-"}
+_OPEN: dict[str, Any] = {"marker": "o", "linestyle": "--", "fillstyle": "none", "markersize": 9}
+
 
 @own_style()
-def reliability_figure(bins: Mapping[str, ReliabilityBins]) -> Figure:
+def reliability_figure(
+    bins: Mapping[str, ReliabilityBins], *, dashed: Collection[str] = ()
+) -> Figure:
     """Accuracy against confidence, above the share of predictions in each bin.
 
     Args:
         bins: name (a region, a method) to its bins.
+        dashed: names of curves to draw dashed, with open marks: those that others may lie upon.
 
     Raises:
         InputError: if there is nothing to show.
@@ -30,7 +37,12 @@ def reliability_figure(bins: Mapping[str, ReliabilityBins]) -> Figure:
         used = one.counts > 0
         label = f"{name} (ECE {one.expected_error:.4f})"
         upper.plot(
-            one.confidences[used], one.accuracies[used], "o-", color=colour(number), label=label
+            one.confidences[used],
+            one.accuracies[used],
+            color=colour(number),
+            label=label,
+            zorder=3 if name in dashed else 2,
+            **(_OPEN if name in dashed else _FULL),
         )
         edges = np.linspace(0, 1, len(one.counts) + 1)
         lower.stairs(one.counts / one.counts.sum(), edges, color=colour(number))

@@ -7,7 +7,13 @@ from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.failure_detection import aurc, optimal_aurc, risk_coverage_curve
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_axes, own_style
+from nnunetv2_le.report.figure_files import (
+    REFERENCE_COLOUR,
+    colour,
+    legend_below,
+    new_axes,
+    own_style,
+)
 
 
 @own_style()
@@ -25,7 +31,7 @@ def risk_coverage_figure(
     """
     if not curves:
         raise InputError("a risk-coverage figure needs at least one score")
-    figure, axes = new_axes()
+    figure, axes = new_axes(height=4.0)
     for number, (name, (risks, confidences)) in enumerate(curves.items()):
         curve = risk_coverage_curve(risks, confidences)
         axes.plot(
@@ -56,6 +62,6 @@ def risk_coverage_figure(
     axes.set_xlabel("coverage (fraction of cases kept)")
     axes.set_ylabel(f"mean risk of kept cases ({risk_name})")
     axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize="small")
+    axes.set_title(f"{len(next(iter(curves.values()))[0])} cases", fontsize="medium")
+    legend_below(figure, axes)
     return figure

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.evaluation.correlation import pearson, spearman
@@ -16,6 +17,7 @@ def scatter_figure(
     *,
     score_name: str,
     domains: Sequence[str] | None = None,
+    cases: Sequence[str] | None = None,
 ) -> Figure:
     """One point a case, coloured by domain, with both correlations in the title.
 
@@ -24,6 +26,7 @@ def scatter_figure(
         dice: of each case.
         score_name: label of the horizontal axis.
         domains: the domain of each case, if cases come from several.
+        cases: names of the cases; the three of lowest Dice are named in the figure.
     """
     figure, axes = new_axes()
     groups = np.asarray(["cases"] * len(scores) if domains is None else list(domains))
@@ -35,7 +38,27 @@ def scatter_figure(
     if domains is not None:
         axes.legend(fontsize="small")
     rank, linear = spearman(scores, dice), pearson(scores, dice)
-    axes.set_title(f"Spearman {rank:.3f}, Pearson {linear:.3f}", fontsize="medium")
+    shown = int(np.count_nonzero(np.isfinite(scores) & np.isfinite(dice)))
+    axes.set_title(f"Spearman {rank:.3f}, Pearson {linear:.3f} ({shown} cases)", fontsize="medium")
     axes.set_xlabel(score_name)
     axes.set_ylabel("Dice")
+    _name_worst(axes, scores, dice, cases or ())
     return figure
+
+
+def _name_worst(
+    axes: Axes, scores: np.ndarray, dice: np.ndarray, cases: Sequence[str], number: int = 3
+) -> None:
+    """Write the names of the cases of lowest Dice beside their points."""
+    for index in np.argsort(dice)[:number] if cases else ():
+        if np.isfinite(scores[index]) and np.isfinite(dice[index]):
+            is_right = scores[index] > np.nanmean(scores)
+            axes.annotate(
+                cases[index],
+                (scores[index], dice[index]),
+                xytext=(-4 if is_right else 4, 0),
+                textcoords="offset points",
+                ha="right" if is_right else "left",
+                va="center",
+                fontsize="x-small",
+            )

@@ -13,7 +13,7 @@ from nnunetv2_le.evaluation.quality_control import quality_control_curve
 from nnunetv2_le.report.case_figure import case_figure
 from nnunetv2_le.report.figure_files import new_axes, save_figure
 from nnunetv2_le.report.layer_agreement_figure import layer_agreement_figure
-from nnunetv2_le.report.quality_control_figure import quality_control_figure
+from nnunetv2_le.report.quality_control_figure import is_informative, quality_control_figure
 from nnunetv2_le.report.reliability_figure import reliability_figure
 from nnunetv2_le.report.risk_coverage_figure import risk_coverage_figure
 from nnunetv2_le.report.scatter_figure import scatter_figure
@@ -80,6 +80,27 @@ def test_quality_control_figure_draws_curve_random_and_five_percent_line():
     assert drawn[f"score (area {curve.area:.3f})"].get_ydata() == pytest.approx(curve.remaining)
     assert drawn["random"].get_ydata() == pytest.approx([0.6, 0.48, 0.36, 0.24, 0.12, 0])
     assert drawn["5 %"].get_ydata()[0] == 0.05
+    assert figure.axes[0].get_title() == "poor cases: 3 of 5"
+
+
+def test_methods_with_other_poor_cases_get_references_of_their_own():
+    methods = {"A": (DICE, CONFIDENCES), "B": (DICE + 0.1, CONFIDENCES)}
+    figure = quality_control_figure(methods, dice_threshold=0.75)
+    assert {"random, A", "random, B"} <= set(lines(figure))
+    assert figure.axes[0].get_title() == "poor cases: 3 of 5 (A), 2 of 5 (B)"
+
+
+def test_a_threshold_that_no_case_or_every_case_is_below_has_nothing_to_find():
+    assert is_informative(DICE, 0.75)
+    assert not is_informative(DICE, 0.1)
+    assert not is_informative(DICE, 1.0)
+
+
+def test_legends_lie_outside_the_curves():
+    figure = risk_coverage_figure({"score": (1 - DICE, CONFIDENCES)})
+    assert figure.axes[0].get_legend() is None
+    (legend,) = figure.legends
+    assert legend.get_texts()[0].get_text().startswith("score (AURC")
 
 
 def test_reliability_figure_draws_filled_bins():
@@ -111,6 +132,12 @@ def test_scatter_has_one_colour_a_domain_and_the_correlation():
     axes = figure.axes[0]
     assert [len(points.get_offsets()) for points in axes.collections] == [3, 2]
     assert axes.get_title().startswith("Spearman 0.9")
+    assert axes.get_title().endswith("(5 cases)")
+
+
+def test_scatter_names_the_cases_of_lowest_dice():
+    figure = scatter_figure(CONFIDENCES, DICE, score_name="aula", cases=list("abcde"))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["d", "b", "e"]
 
 
 def test_skip_heads_figure_has_a_panel_for_each_figure():
@@ -134,6 +161,14 @@ def test_layer_agreement_figure_places_agreements_between_the_deepest_heads():
     (curve,) = figure.axes[0].get_lines()
     assert list(curve.get_xdata()) == [2.5, 3.5]
     assert len(figure.axes) == 1 + 4
+    assert figure.axes[0].get_title() == "case, AULA 0.70"
+
+
+def test_layer_agreement_figure_names_the_heads():
+    heads = [np.zeros((1, 4, 5))] * 2
+    figure = layer_agreement_figure(heads, [0.5], case="c", index=0, head_names=["deep", "er"])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["deep", "er"]
+    assert [axes.get_title() for axes in figure.axes] == ["c", "deep", "er"]
 
 
 def test_more_agreements_than_gaps_between_heads_are_refused():
@@ -149,6 +184,9 @@ def test_case_figure_has_a_panel_for_the_image_and_each_map():
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["segmentation", "entropy"]
     assert len(figure.axes[0].collections) == 2  # one contour for each side
+    assert figure.get_suptitle() == "case, slice 2 of 3"
+    named = case_figure(labels, labels, maps, case="case", index=1, dice=0.25)
+    assert named.get_suptitle() == "case, Dice 0.250, slice 2 of 3"
 
 
 def test_busiest_slice_holds_most_foreground():

@@ -23,11 +23,19 @@ CORRELATION = pd.DataFrame(
 
 def test_quality_in_markdown():
     assert quality_text(QUALITY, "markdown").splitlines() == [
-        "| method | DSC |",
+        "| method | DSC \u2191 |",
         "| --- | --- |",
         "| LE_1 | **0.912** (0.050) |",
         "| DE | 0.900 (-)\\* |",
+        "",
+        "Mean (standard deviation) of 9 cases. Bold: the best. \\*: differs from the best "
+        "(Wilcoxon's signed-rank test, Holm's correction, p < 0.05).",
     ]
+
+
+def test_a_table_without_a_star_explains_none():
+    text = quality_text(QUALITY.assign(p_value=0.5), "latex")
+    assert text.endswith("% Mean (standard deviation) of 9 cases. Bold: the best.\n")
 
 
 def test_quality_in_latex_escapes_names():
