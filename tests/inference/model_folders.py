@@ -172,7 +172,7 @@ def _balance_classes(network: torch.nn.Module) -> None:
     heads = {
         name: module
         for name, module in network.named_modules()
-        if "seg_layers." in name and hasattr(module, "weight")
+        if "seg_layers." in name and set(getattr(module, "kernel_size", ())) == {1}
     }
     with torch.no_grad():
         for head in heads.values():

@@ -268,6 +268,21 @@ def test_models_with_other_heads_are_members_whose_mean_probability_is_fused(
         predictor([stock, heads], ["heads"], **settings)
 
 
+def test_copies_of_a_head_are_a_family_without_order(tmp_path: Path, image: Any):
+    model = TinyModel(trainer="MultiHeadTrainer", stages=3, mirror_axes=(2,))
+    folder = model.write(tmp_path / "model")
+    settings: dict[str, Any] = {"folds": [0], "checkpoint": "checkpoint_final.pth"}
+    run = predictor([folder], **settings)  # the heads that there are, and mirrors
+    copies, mirrors = run.plan.families
+    assert (copies.name, copies.ordered, mirrors.name) == ("multi_head", False, "mirrors")
+    assert run.plan.fused == tuple(range(len(copies.members)))
+    scores = predict(run, image).scores
+    assert np.isnan(scores.scores["aula"])
+    assert 0 < scores.scores["multi_head_pairwise_dice"] < 1
+    with pytest.raises(SettingError, match="heads are of the family multi_head"):
+        predictor([folder], ["heads", "mirrors"], **settings)
+
+
 def test_a_family_of_one_member_is_left_out_and_said(folders: list[Path], caplog: Any):
     with caplog.at_level("INFO"):
         run = predictor(folders[:1], ["mirrors", *NETWORKS], folds=[1])
