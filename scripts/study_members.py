@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Families of members side by side on real data: the table of documentation/results.md.
+
+    export nnUNet_raw=... nnUNet_preprocessed=...
+    python scripts/study_members.py hippocampus -o FOLDER -methods stock layer_ensemble -seeds 0 1 2
+    python scripts/study_members.py hippocampus -o FOLDER --table
+
+Trains what FOLDER lacks (as scripts/study.py does), predicts the test cases with each method and
+each seed, and keeps a record of every case, so that a run goes on where it stopped. ``--table``
+reads what is there. A deep ensemble takes the models of all seeds at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import binary_dilation
+from scipy.stats import spearmanr
+from study import CLEAN, STOCK, STUDIES, Study, _read, mean_dice, test_cases, train_model
+from tqdm import tqdm
+
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.failure_detection import aurc, excess_aurc
+from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+from nnunetv2_le.inference.settings import PredictionSettings
+
+ROI_MARGIN_VOXELS = 5
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a prediction gets its members.
+
+    Attributes:
+        trainer: of the models.
+        families: members; None takes heads and mirrors.
+        mirroring: nnU-Net's mirroring, or one pass.
+        checkpoints: name or pattern.
+        is_ensemble: the models of all seeds together, instead of one after another.
+    """
+
+    trainer: str
+    families: tuple[str, ...] | None = None
+    mirroring: bool = False
+    checkpoints: str = "checkpoint_final.pth"
+    is_ensemble: bool = False
+
+
+LAYERS = "LayerEnsembleTrainer"
+METHODS = {
+    "stock_single": Method(STOCK, ("heads",)),
+    "stock": Method(STOCK, mirroring=True),
+    "layer_ensemble_single": Method(LAYERS, ("heads",)),
+    "layer_ensemble": Method(LAYERS, mirroring=True),
+    "retrofit_single": Method("LayerEnsembleTrainerFrozen", ("heads",)),
+    "retrofit": Method("LayerEnsembleTrainerFrozen", mirroring=True),
+    "multi_head_single": Method("MultiHeadTrainer", ("multi_head",)),
+    "checkpoints_single": Method(
+        "CyclicLearningRateTrainer", ("checkpoints",), checkpoints="checkpoint_cycle*.pth"
+    ),
+    "dropout_single": Method("DropoutTrainer", ("dropout",)),
+    "deep_ensemble_single": Method(STOCK, ("models",), is_ensemble=True),
+    "deep_ensemble": Method(STOCK, ("models", "mirrors"), mirroring=True, is_ensemble=True),
+    "layer_ensembles_3": Method(
+        LAYERS, ("heads", "mirrors", "models"), mirroring=True, is_ensemble=True
+    ),
+}
+
+
+def predict(
+    study: Study, method: Method, *, models: list[Path], cases: list[Any], file: Path
+) -> list[dict[str, Any]]:
+    """A record a case, and one of the calibration over all cases, in a file."""
+    settings = PredictionSettings(families=method.families, use_mirroring=method.mirroring, maps=())
+    predictor = LayerEnsemblePredictor.from_model_folder(
+        models,
+        settings,
+        folds=[int(study.fold)],
+        checkpoint_name=method.checkpoints,
+        show_progress=False,
+    )
+    records = []
+    for name, part, image, label in tqdm(cases, desc=file.stem):
+        begin = time.process_time()
+        prediction = predictor.predict_files([image])
+        seconds = time.process_time() - begin
+        reference = _read(label)
+        segmentation = prediction.segmentation()
+        scores = prediction.scores.scores
+        records.append(
+            {
+                "case": name,
+                "part": part,
+                "dice": mean_dice(segmentation, reference, prediction.labels.values),
+                "seconds": seconds,
+                **calibration(prediction.probabilities(), reference, segmentation),
+                "scores": {key: None if np.isnan(v) else v for key, v in scores.items()},
+            }
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(records))
+    return records
+
+
+def calibration(
+    probabilities: np.ndarray, reference: np.ndarray, segmentation: np.ndarray
+) -> dict[str, float]:
+    """Negative log-likelihood and expected calibration error around the structures."""
+    interest = binary_dilation((reference > 0) | (segmentation > 0), iterations=ROI_MARGIN_VOXELS)
+    histogram = CalibrationHistogram(len(probabilities), has_regions=False)
+    histogram.add(probabilities[:, interest], reference[interest].astype(np.int32))
+    figures = histogram.figures()
+    return {"roi_nll": float(figures.nll), "roi_ece": float(figures.ece)}
+
+
+def rows(method: str, seed: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a score of one model."""
+    dice = np.array([record["dice"] for record in records])
+    clean = np.array([record["part"] in CLEAN for record in records])
+    common = {
+        "method": method,
+        "seed": seed,
+        "dice_clean": dice[clean].mean(),
+        "dice_all": dice.mean(),
+        "roi_nll": np.mean([record["roi_nll"] for record in records]),
+        "roi_ece": np.mean([record["roi_ece"] for record in records]),
+        "seconds": np.median([record["seconds"] for record in records]),
+    }
+    result = []
+    for score in records[0]["scores"]:
+        sign = 1.0 if score.endswith("_dice") or score.startswith("aula") else -1.0
+        if sign < 0 and not score.endswith("_foreground_mean"):
+            continue
+        values = np.array([record["scores"][score] for record in records], dtype=float)
+        if np.isnan(values).all():
+            continue
+        values = np.where(np.isnan(values), np.nanmin(sign * values) * sign, values)
+        result.append(
+            {
+                **common,
+                "score": score,
+                "spearman_all": sign * spearmanr(values, dice).statistic,
+                "spearman_clean": sign * spearmanr(values[clean], dice[clean]).statistic,
+                "aurc": aurc(1 - dice, sign * values),
+                "excess_aurc": excess_aurc(1 - dice, sign * values),
+            }
+        )
+    return result
+
+
+def table(study: Study, folder: Path) -> pd.DataFrame:
+    """Means over seeds of all that was predicted; the single seeds go to a file."""
+    found = []
+    for file in sorted((folder / "members").glob(f"{study.dataset}__*.json")):
+        _, method, seed = file.stem.split("__")
+        found += rows(method, seed, json.loads(file.read_text()))
+    every = pd.DataFrame(found)
+    every.to_csv(folder / f"{study.dataset}_members.csv", index=False)
+    means = every.drop(columns="seed").groupby(["method", "score"], sort=False).mean()
+    means["seeds"] = every.groupby(["method", "score"], sort=False).size()
+    return means.reset_index()
+
+
+def main() -> None:
+    """Train, predict, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("-o", type=Path, required=True)
+    parser.add_argument("-methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("-seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true", help="only print what was predicted")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    study = STUDIES[arguments.study]
+    if not arguments.table:
+        cases = list(test_cases(study, arguments.o))
+        for name in arguments.methods:
+            method = METHODS[name]
+            groups = [arguments.seeds] if method.is_ensemble else [[s] for s in arguments.seeds]
+            for seeds in groups:
+                seed = "+".join(map(str, seeds))
+                file = arguments.o / "members" / f"{study.dataset}__{name}__seed{seed}.json"
+                if not file.is_file():
+                    models = [
+                        train_model(study, method.trainer, seed=s, folder=arguments.o)
+                        for s in seeds
+                    ]
+                    predict(study, method, models=models, cases=cases, file=file)
+    pd.set_option("display.width", 250, "display.max_rows", 500, "display.max_columns", 20)
+    sys.stdout.write(table(study, arguments.o).round(4).to_string(index=False) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("nnUNet_compile", "f")
+    main()
