@@ -22,6 +22,9 @@ FAMILIES = ("heads", "multi_head", "mirrors", "folds", "checkpoints", "models", 
 HEAD_FAMILIES = ("heads", "multi_head")
 """Families whose members are heads of one network."""
 
+FUSED = "fused"
+"""What the fused prediction is called among families."""
+
 DEFAULT_MAPS = ("entropy",)
 """Voxel maps that are written where the user names none."""
 
@@ -150,6 +153,9 @@ class Accumulated:
             the voxel its fused label); ``<family>_entropy``, ``<family>_ttest`` and
             ``<family>_total_entropy`` where they were asked for.
         counts: overlaps of members.
+        soft_sums: of the fused prediction and of each family, what soft Dice needs
+            (``uncertainty.soft_dice``); a family is missing where the fused mask is known only
+            after its probabilities are gone (fusion of whole volumes).
         member_logits: logits of every family member, where they were asked for.
         choice: which member is the fused prediction, where one was chosen.
     """
@@ -160,6 +166,7 @@ class Accumulated:
     )
     maps: dict[str, Float[np.ndarray, "depth height width"]]
     counts: OverlapCounts
+    soft_sums: dict[str, Int[np.ndarray, "labels two"]] = field(default_factory=dict)
     member_logits: Float[np.ndarray, "members channels depth height width"] | None = None
     choice: Choice | None = None
 

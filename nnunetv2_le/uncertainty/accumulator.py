@@ -15,7 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, SettingError
-from nnunetv2_le.types import Accumulated, Choice, Fusion, Labels, MemberPlan, OverlapCounts
+from nnunetv2_le.types import (
+    FUSED,
+    Accumulated,
+    Choice,
+    Fusion,
+    Labels,
+    MemberPlan,
+    OverlapCounts,
+)
 from nnunetv2_le.uncertainty.decisions import (
     agreement,
     count_overlaps,
@@ -32,6 +40,7 @@ from nnunetv2_le.uncertainty.fusion import (
 from nnunetv2_le.uncertainty.map_names import map_names
 from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
 from nnunetv2_le.uncertainty.selection import choose_member, entropy_boundary_ratio
+from nnunetv2_le.uncertainty.soft_dice import soft_sums
 from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
 from nnunetv2_le.uncertainty.voxel_maps import (
     entropy_nats,
@@ -85,6 +94,7 @@ class Accumulator:
         self._fused = list(plan.fused[-1:] if fusion == "last" else plan.fused)
         numbers = plan.num_family_members + 1  # and the fused prediction
         self._counts = torch.zeros((len(labels.names), numbers, numbers), dtype=torch.int64)
+        self._soft_sums: dict[str, np.ndarray] = {}
         channels, voxels = labels.num_channels, int(np.prod(shape))
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
         self._decided = self._room_for_decisions(1, voxels)[0]
@@ -167,6 +177,7 @@ class Accumulator:
                 with_fused=np.ascontiguousarray(counts[:, :-1, -1]),
                 fused=np.ascontiguousarray(counts[:, -1, -1]),
             ),
+            soft_sums=self._soft_sums,
             member_logits=members,
             choice=self._choice,
         )
@@ -210,9 +221,14 @@ class Accumulator:
         )
         family_logits = logits[: self._plan.num_family_members]
         self._compare(where, decide(family_logits, has_regions=has_regions), fused)
+        for family in self._plan.families:
+            numbers = self._plan.numbers(family)
+            members = probability[numbers.start : numbers.stop]
+            self._add_soft_sums(family.name, mean_over(members, 0), fused)
 
     def _compare(self, where: slice, decisions: Tensor, fused: FusedVoxels) -> None:
         """Keep the fused prediction, and how the family members' decisions compare with it."""
+        self._add_soft_sums(FUSED, fused.probability, fused)
         num_labels = len(self._labels.names)
         self._logits[:, where].copy_(fused.logits)
         self._decided[..., where].copy_(fused.decisions)
@@ -224,6 +240,13 @@ class Accumulator:
             self._keep(f"{family.name}_agreement", where, share)
         everyone = torch.cat((decisions, fused.decisions[None]))
         self._counts += count_overlaps(everyone, num_labels=num_labels).cpu()
+
+    def _add_soft_sums(
+        self, name: str, probability: Float[Tensor, "channels voxels"], fused: FusedVoxels
+    ) -> None:
+        has_regions = self._labels.has_regions
+        sums = soft_sums(probability, fused.decisions, has_regions=has_regions).cpu().numpy()
+        self._soft_sums[name] = self._soft_sums.get(name, 0) + sums
 
     def _keep_on_demand(
         self, family: str, where: slice, members: Float[Tensor, "members channels voxels"]

@@ -53,6 +53,7 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
         "consensus_dice": _agreement(
             "mean Dice of the members of all families with the fused segmentation"
         ),
+        "soft_dice": _agreement("Dice of the fused probability with the fused segmentation"),
     }
     for family in plan.families:
         columns[f"{family.name}_pairwise_dice"] = _agreement(
@@ -60,6 +61,9 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
         )
         columns[f"{family.name}_consensus_dice"] = _agreement(
             f"mean Dice of the members of {family.name} with the fused segmentation"
+        )
+        columns[f"{family.name}_soft_dice"] = _agreement(
+            f"Dice of the mean probability of {family.name} with the fused segmentation"
         )
     for name, (unit, text) in _aggregated_maps(plan, maps).items():
         for aggregation in AGGREGATIONS:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nnunetv2_le.types import (
+    FUSED,
     Accumulated,
     CaseScores,
     Family,
@@ -28,6 +29,7 @@ from nnunetv2_le.uncertainty.columns import (
     describe_columns,
 )
 from nnunetv2_le.uncertainty.components import component_scores
+from nnunetv2_le.uncertainty.soft_dice import soft_dice
 
 __all__ = ["ColumnDescription", "case_columns", "describe_columns", "score_case"]
 
@@ -48,7 +50,8 @@ def score_case(
     counts 1; if that is so for every label, the case is an empty prediction and all its agreement
     scores (its labels' too) are
     NaN: perfect agreement on nothing is not confidence. AULA needs an ordered family of at least
-        two members, else it is NaN.
+        two members, else it is NaN. Soft Dice of a label that the fused segmentation leaves empty
+        is 0 where at least half of the members give it to a voxel, else undefined.
 
     Maps: aggregated over the fused mask of each label, and for the case over the union of these
         masks.
@@ -73,23 +76,24 @@ def score_case(
     counts = accumulated.counts
     is_empty = not (counts.pairs.any() or counts.fused.any())
     curves = _curves(counts, plan, skip_heads)
-    agreements = _agreements(counts, plan, curves)
+    agreements = _agreements(counts, plan, curves) | _soft_dice(accumulated, plan)
     if is_empty:
         agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
+    names = [name for name in case_columns(plan) if name in agreements]
     sums = {
         name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan, accumulated.maps)
     }
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
     union = accumulated.fused_foreground
     scores = {
-        **{name: float(values.mean()) for name, values in agreements.items()},
+        **{name: _mean_of_defined(agreements[name]) for name in names},
         **_aggregates(sums, union),
         "volume_ml": int(np.count_nonzero(union)) * voxel_volume_ml,
         "volume_std_ml": float(sizes.sum(axis=0).std()),
     }
     per_label = {
         name: {
-            **{column: float(values[number]) for column, values in agreements.items()},
+            **{column: float(agreements[column][number]) for column in names},
             **_aggregates(sums, accumulated.fused_mask(number)),
             "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
             "volume_std_ml": float(sizes[number].std()),
@@ -136,6 +140,32 @@ def _agreements(
         agreements[f"{family.name}_pairwise_dice"] = pairwise_dice(counts, members)
         agreements[f"{family.name}_consensus_dice"] = consensus_dice(counts, members)
     return agreements
+
+
+def _soft_dice(
+    accumulated: Accumulated, plan: MemberPlan
+) -> dict[str, Float[np.ndarray, "labels"]]:
+    counts = accumulated.counts
+    found = np.diagonal(counts.pairs, axis1=1, axis2=2) > 0
+    is_missing = (counts.fused == 0) & (found.mean(axis=1) >= 0.5)
+    undefined = np.full(len(counts.fused), math.nan)
+    columns = {"soft_dice": FUSED}
+    columns |= {f"{family.name}_soft_dice": family.name for family in plan.families}
+    return {
+        column: np.where(
+            is_missing,
+            0.0,
+            soft_dice(accumulated.soft_sums[name], counts.fused)
+            if name in accumulated.soft_sums
+            else undefined,
+        )
+        for column, name in columns.items()
+    }
+
+
+def _mean_of_defined(values: Float[np.ndarray, "labels"]) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _aggregates(

@@ -32,19 +32,22 @@ def _score(members: Members, **options):
 
 def test_columns_are_those_of_the_design_in_its_order():
     columns = case_columns(make_members(0).plan)
-    assert columns[:7] == (
+    assert columns[:10] == (
         "aula",
         "aula_normalized",
         "consensus_dice",
+        "soft_dice",
         "heads_pairwise_dice",
         "heads_consensus_dice",
+        "heads_soft_dice",
         "mirrors_pairwise_dice",
         "mirrors_consensus_dice",
+        "mirrors_soft_dice",
     )
-    assert columns[7] == "entropy_foreground_mean"
+    assert columns[10] == "entropy_foreground_mean"
     assert columns[-2:] == ("volume_ml", "volume_std_ml")
     assert "mirrors_variance_boundary_ratio" in columns
-    assert len(columns) == len(set(columns)) == 7 + 5 * 6 + 2
+    assert len(columns) == len(set(columns)) == 10 + 5 * 6 + 2
 
 
 def test_maps_on_demand_have_columns_where_they_were_asked_for():
