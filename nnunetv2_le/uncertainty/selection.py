@@ -7,8 +7,12 @@ Conventions:
     and is taken only if no member has one; of several equals the first is taken.
 
 References:
-    Zhao et al., "Efficient Bayesian Uncertainty Estimation for nnU-Net", MICCAI 2022 (UnnUNet,
-    which chooses among the folds).
+    Katz and Mendelson, UnnUNet, 2023, https://github.com/KanielDatz/UnnUNet (which chooses among
+    the folds).
+
+Deviations:
+    A fold of several checkpoints is the mean of their logits, as nnU-Net averages; UnnUNet scores
+    the mean of their probabilities.
 """
 
 import math
