@@ -29,8 +29,8 @@ class Networks:
         sources: the networks, on the CPU.
         device: where they work.
         compiled: run them through ``torch.compile``.
-        share_place: let networks of one architecture share one place; None where that saves memory,
-            which is everywhere but on a CPU.
+        share_place: let networks of one architecture share one place; None where that saves memory
+            or compilations, which is everywhere but on a CPU without ``compiled``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Networks:
     ) -> None:
         self._device = device
         self._shares = len(sources) > 1 and (
-            device.type != "cpu" if share_place is None else share_place
+            (device.type != "cpu" or compiled) if share_place is None else share_place
         )
         self._places: list[_Place] = []
         self._place_of: list[int] = []
@@ -107,6 +107,7 @@ class _Place:
         """Copy weights in."""
         for ours, theirs in zip(_weights(self.source), weights, strict=True):
             ours.copy_(theirs)
+        torch.clear_autocast_cache()  # it would go on with the former network's weights
 
 
 def is_compiling() -> bool:

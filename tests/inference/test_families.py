@@ -143,6 +143,18 @@ def test_networks_that_share_a_place_give_what_each_gives_by_itself(folders: lis
     assert len(shared._places) == 1
 
 
+def test_networks_that_share_a_place_do_so_in_mixed_precision(folders: list[Path]):
+    ensemble = load_ensemble(folders, folds=[0], checkpoint_name="checkpoint_cycle_2.pth")
+    sources = [network.source for network in ensemble.networks]
+    shared = Networks(sources, torch.device("cpu"), share_place=True)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for number in (0, 1, 0):
+            given = shared.use(number)(TILE).heads[-1]
+            with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+                expected = sources[number](TILE).heads[-1]
+            torch.testing.assert_close(given, expected, rtol=0, atol=0)
+
+
 def test_weights_beyond_the_limit_stay_in_their_file_and_are_the_same(folders: list[Path]):
     copied = load_model(folders[0], folds=[0, 1], checkpoint_name=CYCLES)
     mapped = load_model(
