@@ -14,6 +14,7 @@ COMMANDS = (
     "predict_from_modelfolder",
     "evaluate",
     "compare",
+    "calibrate",
     "demo",
 )
 

@@ -28,6 +28,9 @@ FUSED = "fused"
 DEFAULT_MAPS = ("entropy",)
 """Voxel maps that are written where the user names none."""
 
+CALIBRATED_MAPS = ("prediction_set", "inner_contour", "outer_contour")
+"""Voxel maps that a calibrated model can write."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -230,3 +233,16 @@ class CaseScores:
     empty_prediction: bool = False
     num_members: int = 0
     layer_agreement: tuple[float, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class LogitScaling:
+    """Calibrated logits of a member: logits times weights plus biases, one pair a channel.
+
+    Attributes:
+        weights: of each channel; with a temperature 1 / temperature everywhere.
+        biases: of each channel.
+    """
+
+    weights: Float[np.ndarray, "channels"]
+    biases: Float[np.ndarray, "channels"]

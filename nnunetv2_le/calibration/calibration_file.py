@@ -52,6 +52,7 @@ class Identity:
         labels: names of the labels or regions.
         checksums: fold to the SHA-256 of its checkpoint; ``plans`` to that of ``plans.json``.
         version: of this package.
+        settings: what else the scores depend on, for example fusion and step size, as text.
     """
 
     dataset: str
@@ -66,6 +67,7 @@ class Identity:
     labels: tuple[str, ...]
     checksums: dict[str, str]
     version: str = __version__
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def require_matches(
         theirs, ours = getattr(made, part.name), getattr(model, part.name)
         if part.name == "folds":
             matches = set(ours) <= set(theirs)
-        elif part.name == "checksums":
+        elif isinstance(theirs, dict):
             matches = ours.items() <= theirs.items()
             theirs, ours = _differing(theirs, ours)
         else:
@@ -230,6 +232,7 @@ _WORDS = {
     "fused": "fused members",
     "checksums": "files whose checksums are",
     "version": "nnunetv2_le version",
+    "settings": "settings",
 }
 
 
@@ -240,7 +243,7 @@ def _said(value: Any) -> str:
 
 
 def _differing(theirs: dict[str, str], ours: dict[str, str]) -> tuple[str, str]:
-    """The first checksum that differs, of either side, short enough to be read."""
+    """The first checksum or setting that differs, of either side, short enough to be read."""
     for name, value in ours.items():
         if theirs.get(name) != value:
             return f"{name}: {theirs.get(name, 'none')[:12]}", f"{name}: {value[:12]}"

@@ -81,11 +81,16 @@ def run(request: Request) -> None:
         CaseError: some cases failed; the others are done.
     """
     names = product(request.trainers, request.plans, request.configurations)
-    folders = [_model_folder(request.dataset, *name) for name in dict.fromkeys(names)]
+    folders = [model_folder(request.dataset, *name) for name in dict.fromkeys(names)]
     predict_with_models(folders, request.predict)
 
 
-def _model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """The folder of a trained model.
+
+    Raises:
+        ModelFolderError: ``nnUNet_results`` is not set, or there is no such model in it.
+    """
     from nnunetv2.paths import nnUNet_results
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 

@@ -42,6 +42,7 @@ class PredictRequest:
     fusion: str
     maps: tuple[str, ...]
     save_heads: bool
+    use_calibration: bool
 
 
 def add_predict_arguments(
@@ -92,6 +93,11 @@ def add_predict_arguments(
         "--save_heads",
         action="store_true",
         help="write the probabilities of every head, a folder each, for nnUNetv2_ensemble",
+    )
+    members.add_argument(
+        "--no_calibration",
+        action="store_true",
+        help="do not apply the calibration.json that lies beside the model",
     )
 
 
@@ -165,7 +171,7 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
     return PredictRequest(
         source=arguments.i,
         output=arguments.o,
-        folds=None if arguments.f is None else tuple(_fold(fold) for fold in arguments.f),
+        folds=None if arguments.f is None else tuple(parse_fold(fold) for fold in arguments.f),
         checkpoints=tuple(arguments.chk),
         step_size=arguments.step_size,
         use_mirroring=not arguments.disable_tta,
@@ -185,10 +191,16 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
         fusion=arguments.fusion,
         maps=tuple(arguments.maps),
         save_heads=arguments.save_heads,
+        use_calibration=not arguments.no_calibration,
     )
 
 
-def _fold(text: str | int) -> int | str:
+def parse_fold(text: str | int) -> int | str:
+    """A fold as the user names it.
+
+    Raises:
+        SettingError: it is neither a number nor ``all``.
+    """
     if str(text) == "all":
         return "all"
     if not str(text).isdigit():

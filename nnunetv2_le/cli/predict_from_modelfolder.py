@@ -20,6 +20,7 @@ from nnunetv2_le.cli.predict_arguments import (
 from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,
 )
+from nnunetv2_le.cli.review_list import review_lines
 from nnunetv2_le.errors import CaseError, SettingError
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
     # Torch's threads sleep instead of spinning while they wait: on a busy machine the same case
     # took a quarter of the processor time. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from nnunetv2_le.calibration.applying import calibrated_predictor
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
     from nnunetv2_le.inference.settings import PredictionSettings
 
@@ -89,15 +91,16 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
         use_mirroring=request.use_mirroring,
         perform_everything_on_device=request.perform_everything_on_device,
     )
-    predictor = LayerEnsemblePredictor.from_model_folder(
+    load = LayerEnsemblePredictor.from_model_folder
+    predictor = (calibrated_predictor if request.use_calibration else load)(
         model_folders,
         settings,
         folds=request.folds,
         checkpoint_name=request.checkpoints,
-        device=_device(request.device),
+        device=torch_device(request.device),
         show_progress=request.show_progress,
     )
-    with _termination_interrupts():
+    with termination_interrupts():
         summary = predictor.predict_folder(
             request.source,
             request.output,
@@ -110,6 +113,9 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
         )
     finished = len(summary.done) + len(summary.skipped)
     logger.info("%d cases in %s; scores of each in uncertainty.csv.", finished, request.output)
+    if predictor.judge is not None:
+        for line in review_lines(request.output, (*summary.done, *summary.skipped)):
+            logger.info("%s", line)
     if summary.failed:
         raise CaseError(
             f"{len(summary.failed)} of {finished + len(summary.failed)} cases failed "
@@ -118,7 +124,7 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
         )
 
 
-def _device(name: str) -> Any:
+def torch_device(name: str) -> Any:
     """The torch device; on the CPU with a thread a processor, unless OMP_NUM_THREADS says other."""
     import torch
 
@@ -145,7 +151,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
+def termination_interrupts() -> Iterator[None]:
     """A request to terminate ends the run as Ctrl-C does: what is written stays whole."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -70,7 +70,7 @@ def find_cases(
             stage is missing.
     """
     ending = model.dataset_json["file_ending"]
-    files = _list_files(source, ending) if isinstance(source, Path) else source
+    files = list_images(source, ending) if isinstance(source, Path) else source
     needs = model.configuration.previous_stage_name
     if needs is not None and previous_stage is None:
         raise InputError(
@@ -91,7 +91,12 @@ def find_cases(
     return cases
 
 
-def _list_files(folder: Path, ending: str) -> list[list[Path]]:
+def list_images(folder: Path, ending: str) -> list[list[Path]]:
+    """The images in a folder in nnU-Net's naming, one list of files a case, by name.
+
+    Raises:
+        InputError: the folder is missing, or has no image or an image without a channel number.
+    """
     if not folder.is_dir():
         raise InputError(
             f"Expected a folder of images, but {folder} is not a folder. Name it with -i."

@@ -1,17 +1,19 @@
 """From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from torch import Tensor
 
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.native_grid import NativeGrid, native_grid
-from nnunetv2_le.types import Accumulated, CaseScores, Labels, MemberPlan
+from nnunetv2_le.types import Accumulated, CaseScores, Labels, LogitScaling, MemberPlan
 from nnunetv2_le.uncertainty.scores import score_case
 
 Volume = Float[np.ndarray, "depth height width"]
@@ -67,12 +69,16 @@ class CasePrediction:
         return array
 
     def probabilities(
-        self, logits: Float[np.ndarray, "channels depth height width"] | None = None
+        self,
+        logits: Float[np.ndarray, "channels depth height width"] | None = None,
+        *,
+        scaling: LogitScaling | None = None,
     ) -> Float[np.ndarray, "channels z y x"]:
         """Probabilities on the image's grid; outside the crop all is background.
 
         Args:
             logits: logits on the network's grid; None takes the fused prediction's.
+            scaling: calibrates the logits first.
         """
         logits = self.accumulated.fused_logits if logits is None else logits
         arrays, views = zip(
@@ -82,13 +88,26 @@ class CasePrediction:
             ),
             strict=True,
         )
-        for rows, piece in self.grid.pieces(logits):
-            values = (
-                torch.sigmoid(piece) if self.labels.has_regions else torch.softmax(piece, dim=0)
-            )
+        for rows, values in self.probability_pieces(logits, scaling=scaling):
             for view, channel in zip(views, values.numpy(), strict=True):
                 view[rows] = channel
         return np.stack(arrays)
+
+    def probability_pieces(
+        self,
+        logits: Float[np.ndarray, "channels depth height width"] | None = None,
+        *,
+        scaling: LogitScaling | None = None,
+    ) -> Iterator[tuple[slice, Float[Tensor, "channels rows height2 width2"]]]:
+        """Probabilities some rows of the cropped image's grid at a time; see ``probabilities``."""
+        for rows, piece in self.grid.pieces(
+            self.accumulated.fused_logits if logits is None else logits
+        ):
+            values = piece if scaling is None else _scaled(piece, scaling)
+            yield (
+                rows,
+                torch.sigmoid(values) if self.labels.has_regions else torch.softmax(values, dim=0),
+            )
 
     def voxel_map(self, name: str) -> Float[np.ndarray, "z y x"]:
         """A voxel map on the image's grid; outside the crop every member is certain."""
@@ -152,6 +171,14 @@ def score_prediction(
         prepared.properties,
         found.features,
     )
+
+
+def _scaled(logits: Tensor, scaling: LogitScaling) -> Tensor:
+    weights, biases = (
+        torch.from_numpy(values).to(logits.dtype)[:, None, None, None]
+        for values in (scaling.weights, scaling.biases)
+    )
+    return logits * weights + biases
 
 
 def _voxel_volume_ml(prepared: PreparedCase, grid: NativeGrid) -> float:

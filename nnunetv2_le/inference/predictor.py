@@ -23,6 +23,7 @@ from nnunetv2_le.inference.ensemble import (
     model_networks,
 )
 from nnunetv2_le.inference.grid_predictor import GridPredictor
+from nnunetv2_le.inference.judging import Judge, with_calibration
 from nnunetv2_le.inference.member_plan import MemberRequest, plan_members
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.other_grids import plan_of_fused_heads, to_grid
@@ -45,6 +46,7 @@ class LayerEnsemblePredictor:
         settings: what to predict and to write.
         device: where the networks run.
         show_progress: show progress bars.
+        judge: of a calibrated model; adds columns to the tables and calibrates probabilities.
 
     Attributes:
         ensemble: the models.
@@ -62,7 +64,9 @@ class LayerEnsemblePredictor:
         *,
         device: torch.device | str = "cpu",
         show_progress: bool = True,
+        judge: Judge | None = None,
     ) -> None:
+        self.judge = judge
         self.ensemble = as_ensemble([model]) if isinstance(model, Model) else model
         self.model = self.ensemble.first
         self.settings = settings or PredictionSettings()
@@ -75,7 +79,7 @@ class LayerEnsemblePredictor:
             fusion=self.settings.fusion,
         )
         self.plan: MemberPlan = plan_members(self.ensemble, request)
-        require_maps(self.settings.maps, self.plan.families)
+        require_maps(self.settings.maps, self.plan.families, is_calibrated=judge is not None)
         self._check_heads()
         networks = self.ensemble.networks
         self._grid = self._on_grid(self.model, networks, self.plan, self.settings)
@@ -208,7 +212,7 @@ class LayerEnsemblePredictor:
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
-        writer = CaseWriter(Path(output), self.model, self.settings, self.plan)
+        writer = CaseWriter(Path(output), self.model, self.settings, self.plan, judge=self.judge)
         self._open_output(writer, is_alone=num_parts == 1)
         done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
         if done:
@@ -230,7 +234,7 @@ class LayerEnsemblePredictor:
 
     def describe(self) -> dict[str, Any]:
         """What ``uncertainty.json`` says: columns, members, settings, model and versions."""
-        return describe_run(self.ensemble, self.plan, self.settings)
+        return with_calibration(describe_run(self.ensemble, self.plan, self.settings), self.judge)
 
     def _on_grid(
         self,

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from nnunetv2_le.inference.judging import Judgement
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.types import Choice, ComponentScores
 from nnunetv2_le.version import __version__
@@ -32,6 +33,15 @@ def case_record(prediction: CasePrediction) -> dict[str, Any]:
             "with_fused": counts.with_fused.tolist(),
             "fused": counts.fused.tolist(),
         },
+    }
+
+
+def judgement_record(judgement: Judgement) -> dict[str, Any]:
+    """What ``cases/CASE.json`` holds of a calibrated case besides."""
+    return {
+        "numbers": defined(judgement.numbers),
+        "texts": judgement.texts,
+        "labels": {label: defined(row) for label, row in judgement.labels.items()},
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.types import DEFAULT_MAPS, Family, Fusion
+from nnunetv2_le.types import CALIBRATED_MAPS, DEFAULT_MAPS, Family, Fusion
 from nnunetv2_le.uncertainty.map_names import map_names, on_demand_maps
 
 
@@ -70,13 +70,23 @@ def available_maps(families: Sequence[Family]) -> tuple[str, ...]:
     return map_names(families, on_demand_maps(families))
 
 
-def require_maps(maps: Sequence[str], families: Sequence[Family]) -> None:
+def require_maps(
+    maps: Sequence[str], families: Sequence[Family], *, is_calibrated: bool = False
+) -> None:
     """Refuse names of maps that the run does not have.
 
     Raises:
         SettingError: naming those, and the ones there are.
     """
     known = available_maps(families)
+    if is_calibrated:
+        known = (*known, *CALIBRATED_MAPS)
+    elif any(name in CALIBRATED_MAPS for name in maps):
+        raise SettingError(
+            f"-maps {' '.join(name for name in maps if name in CALIBRATED_MAPS)} needs a "
+            "calibrated model. Calibrate it with nnUNetv2_le_calibrate, and leave out "
+            "--no_calibration."
+        )
     if unknown := [name for name in maps if name not in known]:
         raise SettingError(
             f"-maps names maps that this run does not have: {' '.join(unknown)}. There are: "

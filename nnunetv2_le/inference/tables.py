@@ -90,14 +90,29 @@ def _write_failed(folder: Path) -> None:
 
 def _case_row(record: dict[str, Any]) -> dict[str, Any]:
     last = {name: record[name] for name in CASE_COLUMNS_LAST}
-    return {"case": record["case"], **record["scores"], **last}
+    judged = record.get("judgement") or {"numbers": {}, "texts": {}}
+    return {
+        "case": record["case"],
+        **record["scores"],
+        **last,
+        **judged["numbers"],
+        **judged["texts"],
+    }
 
 
 def _label_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    judged = (record.get("judgement") or {}).get("labels", {})
     for name, scores in record["labels"].items():
         last = {column: record[column] for column in CASE_COLUMNS_LAST}
         label = _label_value(record["label_values"][name])
-        yield {"case": record["case"], "label": label, "label_name": name, **scores, **last}
+        yield {
+            "case": record["case"],
+            "label": label,
+            "label_name": name,
+            **scores,
+            **last,
+            **judged.get(name, {}),
+        }
 
 
 def _component_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:

@@ -14,16 +14,17 @@ from typing import Any
 import nibabel
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 from nnunetv2_le.errors import OutputError
+from nnunetv2_le.inference.judging import Judge
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
-from nnunetv2_le.inference.records import case_record
+from nnunetv2_le.inference.records import case_record, judgement_record
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure
 from nnunetv2_le.inference.whole_files import replace_whole, write_json
-from nnunetv2_le.types import HEAD_FAMILIES, MemberPlan
+from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
 
 # Float maps hardly compress: higher levels of gzip cost seconds and save a few percent.
 _MAP_COMPRESSION = 1
@@ -37,15 +38,23 @@ class CaseWriter:
         model: decides file ending and how nnU-Net writes segmentations.
         settings: decides which files there are.
         plan: the members of the run.
+        judge: of a calibrated model.
     """
 
     def __init__(
-        self, folder: Path, model: Model, settings: PredictionSettings, plan: MemberPlan
+        self,
+        folder: Path,
+        model: Model,
+        settings: PredictionSettings,
+        plan: MemberPlan,
+        *,
+        judge: Judge | None = None,
     ) -> None:
         self.folder = folder
         self.model = model
         self.settings = settings
         self.plan = plan
+        self.judge = judge
         self.ending: str = model.dataset_json["file_ending"]
 
     def is_done(self, case: str) -> bool:
@@ -126,15 +135,24 @@ class CaseWriter:
         if settings.save_probabilities:
             self._write_probabilities(self.folder, prediction, None)
         for name in settings.maps:
-            values = prediction.voxel_map(name)
-            target = self._map_file(case, name)
-            write_map(target, values, prediction.properties, output=self.folder)
+            self._write_map(prediction, name)
         if settings.save_heads:
             self._write_heads(prediction)
         if settings.save_features:
             self._write_features(prediction)
         record = case_record(prediction) | self._settings_record()
+        if self.judge is not None:
+            record["judgement"] = judgement_record(self.judge.judge(prediction))
         write_json(self.record_file(case), record, output=self.folder)
+
+    def _write_map(self, prediction: CasePrediction, name: str) -> None:
+        values: np.ndarray
+        if self.judge is not None and name in CALIBRATED_MAPS:
+            values = self.judge.voxel_map(name, prediction)
+        else:
+            values = prediction.voxel_map(name)
+        target = self._map_file(prediction.case, name)
+        write_map(target, values, prediction.properties, output=self.folder)
 
     def _write_features(self, prediction: CasePrediction) -> None:
         features = prediction.features
@@ -147,8 +165,9 @@ class CaseWriter:
         members = prediction.accumulated.member_logits
         if members is None:
             return
+        names = [member for family in self.plan.families for member in family.members]
         for folder, number in self._head_folders():
-            self._write_probabilities(folder, prediction, members[number])
+            self._write_probabilities(folder, prediction, members[number], head=names[number])
 
     def _head_folders(self) -> list[tuple[Path, int]]:
         """The folder of each head, and the head's number among the members."""
@@ -160,10 +179,16 @@ class CaseWriter:
         ]
 
     def _write_probabilities(
-        self, folder: Path, prediction: CasePrediction, logits: np.ndarray | None
+        self,
+        folder: Path,
+        prediction: CasePrediction,
+        logits: np.ndarray | None,
+        *,
+        head: str | None = None,
     ) -> None:
-        """Probabilities and properties as nnU-Net saves them."""
-        probabilities = prediction.probabilities(logits)
+        """Probabilities and properties as nnU-Net saves them; calibrated where that is known."""
+        scaling = None if self.judge is None else self.judge.scaling(head)
+        probabilities = prediction.probabilities(logits, scaling=scaling)
         replace_whole(
             folder / f"{prediction.case}.npz",
             lambda path: np.savez_compressed(path, probabilities=probabilities),
@@ -181,6 +206,7 @@ class CaseWriter:
             "fusion": self.settings.fusion,
             "skip_heads": self.settings.skip_heads,
             "members": {family.name: list(family.members) for family in self.plan.families},
+            "calibration": None if self.judge is None else self.judge.key,
         }
 
     def _map_file(self, case: str, name: str) -> Path:
@@ -188,9 +214,9 @@ class CaseWriter:
 
 
 def write_map(
-    path: Path, values: Float[np.ndarray, "z y x"], properties: dict[str, Any], *, output: Path
+    path: Path, values: Shaped[np.ndarray, "z y x"], properties: dict[str, Any], *, output: Path
 ) -> None:
-    """Write a voxel map as float32 NIfTI with the geometry of the image.
+    """Write a voxel map as NIfTI with the geometry of the image: float32, or whole numbers.
 
     Args:
         path: a ``.nii.gz`` file.
@@ -198,7 +224,8 @@ def write_map(
         properties: what nnU-Net's reader noted of the image.
         output: OUT.
     """
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    dtype = values.dtype if values.dtype.kind == "u" else np.float32
+    values = np.ascontiguousarray(values, dtype=dtype)
     if "nibabel_stuff" in properties:
         image = _nibabel_image(values, properties["nibabel_stuff"])
         replace_whole(path, lambda part: nibabel.save(image, part), output=output)

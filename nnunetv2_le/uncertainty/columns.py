@@ -33,6 +33,31 @@ class ColumnDescription:
     description: str
 
 
+JUDGED_COLUMNS = {
+    "predicted_dice": ColumnDescription(
+        "1", "higher_is_better", "Dice that a calibrated model expects of the segmentation"
+    ),
+    "predicted_dice_lower": ColumnDescription(
+        "1", "higher_is_better", "Dice that is reached with the stated probability"
+    ),
+    "out_of_distribution": ColumnDescription(
+        "1",
+        "higher_is_worse",
+        "Mahalanobis distance of the image's encoder features to those of the known cases",
+    ),
+    "out_of_distribution_nearest": ColumnDescription(
+        "1", "higher_is_worse", "mean distance of these features to the nearest known cases"
+    ),
+    "out_of_distribution_quantile": ColumnDescription(
+        "1", "higher_is_worse", "share of known cases that lie nearer"
+    ),
+    "flag": ColumnDescription("", "none", "ok, review, out_of_distribution or empty"),
+    "flag_reason": ColumnDescription("", "none", "why the case is flagged, in words"),
+}
+"""Columns that a calibrated model adds to the table of cases, in order; the first two to the table
+of labels too."""
+
+
 def case_columns(plan: MemberPlan, maps: Collection[str] = ()) -> tuple[str, ...]:
     """Names of ``CaseScores.scores`` in the order of the tables."""
     return tuple(describe_columns(plan, maps))

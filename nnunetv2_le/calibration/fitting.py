@@ -1,0 +1,289 @@
+"""From observed cases to a calibration: every fit, in the order in which one needs the other.
+
+Nothing is fitted on the cases it is judged on: the flag looks at predicted Dice of models that have
+not seen the case, the temperature's figures are cross-validated, and so is what is reported
+(`held_out`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from nnunetv2_le.calibration.calibration_file import Calibration, Identity, KnownFeatures
+from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases, group_numbers
+from nnunetv2_le.calibration.conformal import require_enough
+from nnunetv2_le.calibration.contours import BoundaryDistances, fit_contours
+from nnunetv2_le.calibration.flag import fit_flag
+from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
+from nnunetv2_le.calibration.observed_case import FUSED, ObservedCase
+from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution
+from nnunetv2_le.calibration.predicted_dice import PredictedDice, fit_predicted_dice
+from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve, fit_prediction_sets
+from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
+from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.types import Labels
+from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
+from nnunetv2_le.uncertainty.probabilities import probabilities
+
+logger = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a calibration is to promise.
+
+    Attributes:
+        tolerance: Dice below which a case is poor.
+        alpha: share of new cases that may be poor and not flagged.
+        level: probability with which a case's Dice reaches its lower bound.
+        set_alpha: share of a new case's voxels whose true label may be missing in the set.
+        contour_alpha: share of new cases in which a label's boundary may lie beyond the contours.
+        outlier_alpha: share of known cases that may be called out of distribution.
+        is_shared_temperature: one temperature in all, instead of one a head.
+        use_vector_scaling: try a weight and a bias for each channel of the fused prediction.
+        seed: of every random choice.
+    """
+
+    tolerance: float = 0.8
+    alpha: float = 0.05
+    level: float = 0.9
+    set_alpha: float = 0.05
+    contour_alpha: float = 0.1
+    outlier_alpha: float = 0.05
+    is_shared_temperature: bool = False
+    use_vector_scaling: bool = False
+    seed: int = 0
+
+
+def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
+    """Refuse what so few cases cannot support, before anything is predicted.
+
+    Raises:
+        SettingError: a share is not between 0 and 1.
+        InputError: more cases are needed; the message says how many.
+    """
+    for alpha, purpose in (
+        (settings.alpha, "a flag (-alpha)"),
+        (1 - settings.level, "a lower bound of Dice (-level)"),
+        (settings.set_alpha, "prediction sets (-set_alpha)"),
+        (settings.contour_alpha / 2, "contours (half of -contour_alpha)"),
+    ):
+        require_enough(num_groups, alpha, purpose=purpose)
+
+
+def fit_score_heads(
+    observed: Sequence[ObservedCase], *, default_fused: int, groups: Int[np.ndarray, "cases"]
+) -> HeadSkip | None:
+    """How many first heads to leave out; None where heads are no members, or cases too few."""
+    heads = observed[0].members[:-1]
+    if len(heads) < 3 or not len(observed[0].fused_dice):
+        return None
+    return _or_none(
+        "The choice of heads",
+        lambda: fit_head_skip(
+            heads,
+            agreements=np.stack([case.agreements for case in observed]),
+            dice=np.array([case.dice for case in observed]),
+            fused_dice=np.stack([case.fused_dice for case in observed]),
+            default_fused_skip=len(heads) - default_fused,
+            groups=groups,
+        ),
+    )
+
+
+def fit_calibration(
+    observed: Sequence[ObservedCase],
+    *,
+    identity: Identity,
+    labels: Labels,
+    groups: Sequence[str],
+    head_skip: HeadSkip | None,
+    settings: FitSettings,
+) -> Calibration:
+    """Fit everything but the choice of heads.
+
+    Args:
+        observed: predicted with the chosen heads.
+        identity: of the model and its members.
+        labels: what channels mean.
+        groups: the patient of each case; empty: every case is one.
+        head_skip: the choice of heads.
+        settings: what to promise.
+
+    Raises:
+        InputError: too few cases, or scores that do not differ between cases.
+        SettingError: a share is not between 0 and 1.
+    """
+    table = case_table(observed, labels, groups=groups, head_skip=head_skip)
+    numbers = table.group_numbers
+    temperature, vector = _probabilities(observed, labels, numbers, settings)
+    dice = fit_predicted_dice(table.case, groups=numbers, level=settings.level, seed=settings.seed)
+    curves = set_curves(observed, labels, temperature=temperature, vector=vector)
+    return Calibration(
+        identity=identity,
+        num_cases=len(observed),
+        num_groups=len(np.unique(numbers)),
+        head_skip=head_skip,
+        temperature=temperature,
+        vector_scaling=vector,
+        predicted_dice=dice.predicted,
+        predicted_dice_labels=_label_dice(table, settings),
+        flag=fit_flag(
+            dice.held_out,
+            table.case.dice,
+            tolerance=settings.tolerance,
+            alpha=settings.alpha,
+            groups=numbers,
+        ),
+        prediction_sets=fit_prediction_sets(curves, alpha=settings.set_alpha, groups=numbers),
+        contours=fit_contours(
+            boundary_table(observed, labels), alpha=settings.contour_alpha, groups=numbers
+        ),
+        outlier_alpha=settings.outlier_alpha,
+        features=_known_features(observed, groups),
+    )
+
+
+def case_table(
+    observed: Sequence[ObservedCase],
+    labels: Labels,
+    *,
+    groups: Sequence[str] = (),
+    head_skip: HeadSkip | None = None,
+) -> CalibrationCases:
+    """Scores and Dice of all cases, AULA as it is with the heads that are left."""
+    skip = 0 if head_skip is None else head_skip.score_skip
+    case_rows, label_rows = [], []
+    for case in observed:
+        by_label = _aula(case.agreements[:, skip:])
+        means = {name: float(values.mean()) for name, values in by_label.items()}
+        case_rows.append(case.scores | means)
+        label_rows.append(
+            {
+                name: case.label_scores[name] | {c: float(v[n]) for c, v in by_label.items()}
+                for n, name in enumerate(labels.names)
+            }
+        )
+    return CalibrationCases(
+        cases=tuple(case.case for case in observed),
+        case=LabelCases(_columns(case_rows), np.array([case.dice for case in observed])),
+        labels={
+            name: LabelCases(
+                _columns([row[name] for row in label_rows]),
+                np.array([case.label_dice[n] for case in observed]),
+            )
+            for n, name in enumerate(labels.names)
+        },
+        groups=tuple(groups),
+    )
+
+
+def set_curves(
+    observed: Sequence[ObservedCase],
+    labels: Labels,
+    *,
+    temperature: Temperature,
+    vector: VectorScaling | None,
+) -> list[CaseCurve]:
+    """What each case says of every threshold of the prediction sets."""
+    curves = []
+    for case in observed:
+        logits = case.logits[-1].astype(np.float32)
+        if vector is not None and vector.is_used:
+            scaled = vector.apply(logits)
+        else:
+            scaled = logits / np.float32(temperature.of(FUSED))
+        share = probabilities(torch.from_numpy(scaled)[None], has_regions=labels.has_regions)[0]
+        curves.append(case_curve(share.numpy(), case.truth, has_regions=labels.has_regions))
+    return curves
+
+
+def boundary_table(
+    observed: Sequence[ObservedCase], labels: Labels
+) -> dict[str, list[BoundaryDistances]]:
+    """Distances between the boundaries of every label in every case."""
+    return {
+        name: [BoundaryDistances(float(c.outer_mm[n]), float(c.inner_mm[n])) for c in observed]
+        for n, name in enumerate(labels.names)
+    }
+
+
+def _aula(curves: Float[np.ndarray, "labels agreements"]) -> dict[str, np.ndarray]:
+    if not curves.shape[1]:
+        return {}
+    return {"aula": aula(curves), "aula_normalized": aula_normalized(curves)}
+
+
+def _columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _probabilities(
+    observed: Sequence[ObservedCase], labels: Labels, groups: np.ndarray, settings: FitSettings
+) -> tuple[Temperature, VectorScaling | None]:
+    search = TemperatureSearch(
+        observed[0].members, has_regions=labels.has_regions, seed=settings.seed
+    )
+    for case in observed:
+        search.add(case.logits, case.truth)
+    temperature = fit_temperature(search, is_shared=settings.is_shared_temperature, groups=groups)
+    if not settings.use_vector_scaling:
+        return temperature, None
+    return temperature, fit_vector_scaling(search, FUSED, groups=groups)
+
+
+def _label_dice(table: CalibrationCases, settings: FitSettings) -> dict[str, PredictedDice]:
+    """Labels that are too rare have no prediction of their own."""
+    fitted = {}
+    for name, label in table.labels.items():
+
+        def fit(label: LabelCases = label) -> PredictedDice:
+            return fit_predicted_dice(
+                label, groups=table.group_numbers, level=settings.level, seed=settings.seed
+            ).predicted
+
+        found = _or_none(f"Predicted Dice of {name}", fit)
+        if found is not None:
+            fitted[name] = found
+    return fitted
+
+
+def _known_features(
+    observed: Sequence[ObservedCase], groups: Sequence[str]
+) -> dict[str, KnownFeatures]:
+    """Features of each fold's cases; folds whose cases are too few are left out."""
+    known = {}
+    for fold in dict.fromkeys(case.fold for case in observed):
+        numbers = [n for n, case in enumerate(observed) if case.fold == fold]
+        of_fold = tuple(groups[n] for n in numbers) if groups else ()
+        features = np.stack([observed[n].features for n in numbers])
+        if not features.shape[1]:
+            continue
+
+        def check(
+            features: np.ndarray = features, of_fold: tuple[str, ...] = of_fold
+        ) -> KnownFeatures:
+            OutOfDistribution(features, groups=group_numbers(of_fold, len(features)))
+            return KnownFeatures(features, of_fold)
+
+        found = _or_none(f"Distances to the known cases of fold {fold}", check)
+        if found is not None:
+            known[fold] = found
+    return known
+
+
+def _or_none(what: str, fit: Callable[[], Part]) -> Part | None:
+    """A part that a calibration can do without."""
+    try:
+        return fit()
+    except InputError as error:
+        logger.warning("%s is left out: %s.", what, error)
+        return None

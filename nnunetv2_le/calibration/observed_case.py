@@ -1,0 +1,230 @@
+"""What one labelled case tells a calibration: a prediction compared with its reference.
+
+Conventions:
+    Dice of the case is measured on the image's grid, as `evaluation.overlap` does. Everything that
+    looks at voxels works on the network's grid, within the region of interest (the dilated union of
+    segmentation and reference), in at most ``MAX_VOXELS`` voxels a case, drawn evenly: what is
+    fitted are means over voxels, and a mean over an even draw has the same expectation.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from nnunetv2_le.calibration.contours import boundary_distances
+from nnunetv2_le.calibration.references import Reference, known_voxels, truth
+from nnunetv2_le.calibration.temperature import region_of_interest
+from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
+from nnunetv2_le.inference.prediction import CasePrediction
+from nnunetv2_le.inference.records import case_record
+from nnunetv2_le.uncertainty.agreement import layer_agreement
+from nnunetv2_le.uncertainty.decisions import decide, label_masks
+from nnunetv2_le.uncertainty.probabilities import probabilities
+
+FUSED = "fused"
+"""Name of the fused prediction among the members whose logits are kept."""
+
+MAX_VOXELS = 100_000
+
+
+@dataclass(frozen=True)
+class ObservedCase:
+    """A labelled case, ready for every fit.
+
+    Attributes:
+        case: its name.
+        fold: the fold whose network predicted it, as text.
+        scores: its columns in the table of cases; NaN where undefined.
+        label_scores: label name to its columns.
+        is_empty: whether no member found anything.
+        label_dice: Dice of each label on the image's grid; NaN where both sides are empty.
+        agreements: Dice of each head with the next; no column without heads.
+        fused_dice: mean Dice of the heads from the s-th on fused, s = 0, 1, ...; empty without
+            heads.
+        members: names of the members of ``logits``: the heads, if there are, and ``fused``.
+        logits: of each member at the voxels that were drawn, half precision.
+        truth: the true channel of these voxels, for regions one mask a region.
+        outer_mm: smallest dilation of the segmentation that contains the reference, each label.
+        inner_mm: smallest erosion of the segmentation that the reference contains, each label.
+        features: pooled features; of length 0 where the network has none.
+    """
+
+    case: str
+    fold: str
+    scores: dict[str, float]
+    label_scores: dict[str, dict[str, float]]
+    is_empty: bool
+    label_dice: Float[np.ndarray, "labels"]
+    agreements: Float[np.ndarray, "labels agreements"]
+    fused_dice: Float[np.ndarray, "skips"]
+    members: tuple[str, ...]
+    logits: Float[np.ndarray, "members channels voxels"]
+    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
+    outer_mm: Float[np.ndarray, "labels"]
+    inner_mm: Float[np.ndarray, "labels"]
+    features: Float[np.ndarray, "features"]
+
+    @property
+    def dice(self) -> float:
+        """Mean over the labels that are in the reference or in the prediction; else NaN."""
+        defined = self.label_dice[~np.isnan(self.label_dice)]
+        return float(defined.mean()) if len(defined) else float("nan")
+
+
+def observe(
+    prediction: CasePrediction, reference: Reference, *, fold: str, ignore_label: int | None = None
+) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Everything about a case but its scores, as the arrays of `ObservedCase`.
+
+    Args:
+        prediction: with the logits of its members, where heads are among them.
+        reference: its labels.
+        fold: the fold whose network predicted it.
+        ignore_label: of the reference.
+    """
+    labels = prediction.labels
+    known = known_voxels(reference.network, labels, ignore_label=ignore_label)
+    true = truth(reference.network, labels)
+    heads = _head_numbers(prediction)
+    chosen = _drawn_voxels(prediction, true, known)
+    features = prediction.features
+    segmentation = prediction.segmentation().astype(np.int32)
+    histogram = joint_histogram(reference.native, segmentation)
+    values = labels.values
+    outer, inner = _distances(prediction, segmentation, reference)
+    return {
+        "fold": np.array(fold),
+        "label_dice": np.array(
+            [confusion(histogram, value, ignore_label=ignore_label).dice for value in values]
+        ),
+        "agreements": _agreements(prediction, heads),
+        "fused_dice": _fused_dice(prediction, heads, true, known),
+        "members": np.array([*_head_names(prediction), FUSED]),
+        "logits": _logits(prediction, heads, chosen),
+        "truth": true.reshape(*true.shape[:-3], -1)[..., chosen],
+        "outer_mm": outer,
+        "inner_mm": inner,
+        "features": np.empty(0, dtype=np.float32) if features is None else features,
+    }
+
+
+def scores_record(prediction: CasePrediction) -> dict[str, Any]:
+    """The record of a case, without the voxel counts of its members."""
+    return {name: value for name, value in case_record(prediction).items() if name != "counts"}
+
+
+def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> ObservedCase:
+    """A case from what was written of it."""
+    return ObservedCase(
+        case=record["case"],
+        fold=str(arrays["fold"]),
+        scores=_floats(record["scores"]),
+        label_scores={name: _floats(row) for name, row in record["labels"].items()},
+        is_empty=record["empty_prediction"],
+        label_dice=arrays["label_dice"],
+        agreements=arrays["agreements"],
+        fused_dice=arrays["fused_dice"],
+        members=tuple(map(str, arrays["members"])),
+        logits=arrays["logits"],
+        truth=arrays["truth"],
+        outer_mm=arrays["outer_mm"],
+        inner_mm=arrays["inner_mm"],
+        features=arrays["features"],
+    )
+
+
+def _floats(row: dict[str, float | None]) -> dict[str, float]:
+    return {name: float("nan") if value is None else value for name, value in row.items()}
+
+
+def _head_numbers(prediction: CasePrediction) -> range:
+    """Numbers of the heads among the members whose logits were kept."""
+    if prediction.accumulated.member_logits is None:
+        return range(0)
+    ordered = (family for family in prediction.plan.families if family.ordered)
+    return next((prediction.plan.numbers(family) for family in ordered), range(0))
+
+
+def _head_names(prediction: CasePrediction) -> tuple[str, ...]:
+    if not len(_head_numbers(prediction)):
+        return ()
+    return next(family.members for family in prediction.plan.families if family.ordered)
+
+
+def _agreements(prediction: CasePrediction, heads: range) -> np.ndarray:
+    num_labels = len(prediction.labels.names)
+    if len(heads) < 2 or prediction.scores.empty_prediction:
+        return np.full((num_labels, max(0, len(heads) - 1)), np.nan)
+    return layer_agreement(prediction.accumulated.counts, heads)
+
+
+def _fused_dice(
+    prediction: CasePrediction, heads: range, true: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Mean Dice on the network's grid of the deepest heads fused, one more at a time."""
+    logits = prediction.accumulated.member_logits
+    if logits is None or not len(heads):
+        return np.empty(0)
+    has_regions = prediction.labels.has_regions
+    inside = torch.from_numpy(known.reshape(-1))
+    reference = torch.from_numpy(true.reshape(*true.shape[:-3], -1))
+    total: Tensor | None = None
+    dice = []
+    for count, head in enumerate(reversed(heads), start=1):
+        flat = torch.from_numpy(logits[head]).flatten(1)[None].float()
+        added = probabilities(flat, has_regions=has_regions)
+        total = added if total is None else total + added
+        # of regions the mean probability is compared with a half, as a logit is with 0
+        decided = decide(total / count - 0.5, has_regions=has_regions)[0]
+        dice.append(_mean_dice(decided, reference, inside, len(prediction.labels.names)))
+    return np.array(dice[::-1])
+
+
+def _mean_dice(decided: Tensor, reference: Tensor, inside: Tensor, num_labels: int) -> float:
+    ours = label_masks(decided, num_labels=num_labels) & inside
+    true = label_masks(reference, num_labels=num_labels) & inside
+    overlap = (ours & true).sum(1).double()
+    total = (ours.sum(1) + true.sum(1)).double()
+    return float((2 * overlap / total)[total > 0].mean())  # NaN where nothing is there
+
+
+def _drawn_voxels(
+    prediction: CasePrediction, true: np.ndarray, known: np.ndarray
+) -> Int[np.ndarray, "voxels"]:
+    """Voxels of the region of interest; of the whole image where that is empty."""
+    foreground = true.any(axis=0) if true.ndim == 4 else true > 0
+    region = region_of_interest(prediction.accumulated.fused_foreground, foreground)
+    numbers = np.flatnonzero(region & known)
+    if not len(numbers):
+        numbers = np.flatnonzero(known)
+    if len(numbers) > MAX_VOXELS:
+        rng = np.random.default_rng(zlib.crc32(prediction.case.encode()))
+        numbers = np.sort(rng.choice(numbers, MAX_VOXELS, replace=False))
+    return numbers
+
+
+def _logits(prediction: CasePrediction, heads: range, chosen: np.ndarray) -> np.ndarray:
+    kept = prediction.accumulated
+    volumes = [] if kept.member_logits is None else [kept.member_logits[head] for head in heads]
+    flat = [volume.reshape(len(volume), -1)[:, chosen] for volume in (*volumes, kept.fused_logits)]
+    return np.stack(flat).astype(np.float16)
+
+
+def _distances(
+    prediction: CasePrediction, segmentation: np.ndarray, reference: Reference
+) -> tuple[np.ndarray, np.ndarray]:
+    spacing = [float(size) for size in prediction.properties["spacing"]]
+    found = [
+        boundary_distances(
+            label_mask(reference.native, value),
+            label_mask(segmentation, value),
+            spacing_mm=spacing,
+        )
+        for value in prediction.labels.values
+    ]
+    return np.array([d.outer_mm for d in found]), np.array([d.inner_mm for d in found])
