@@ -16,7 +16,9 @@ from nnunetv2_le.calibration.calibration_file import (
 from nnunetv2_le.calibration.judge import CalibrationJudge
 from nnunetv2_le.calibration.model_identity import EACH_ALONE, identity_of, use_fused_heads
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.inference.model import Fold, Model, load_model
+from nnunetv2_le.inference.checkpoints import Fold
+from nnunetv2_le.inference.ensemble import load_ensemble
+from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
 
@@ -24,54 +26,64 @@ logger = logging.getLogger(__name__)
 
 
 def calibrated_predictor(
-    folder: Path | str,
+    folder: Path | str | Sequence[Path | str],
     settings: PredictionSettings | None = None,
     *,
     folds: Sequence[Fold] | None = None,
-    checkpoint_name: str = "checkpoint_final.pth",
+    checkpoint_name: str | Sequence[str] = "checkpoint_final.pth",
     device: torch.device | str = "cpu",
     show_progress: bool = True,
 ) -> LayerEnsemblePredictor:
     """A predictor for a model folder that applies its ``calibration.json``; a plain one without.
+
+    Several models together are not what any of them was calibrated for: they predict without.
 
     Raises:
         InputError: the calibration is damaged, or belongs to another model, other members or other
             settings than those that predict.
         SettingError: an option contradicts the calibration.
     """
-    folder, settings = Path(folder), settings or PredictionSettings()
-    model = load_model(folder, folds=folds, checkpoint_name=checkpoint_name)
-    if not (folder / CALIBRATION_FILE).is_file():
-        return LayerEnsemblePredictor(model, settings, device=device, show_progress=show_progress)
-    calibration = read_calibration(folder)
+    folders = [Path(one) for one in ([folder] if isinstance(folder, str | Path) else folder)]
+    settings = settings or PredictionSettings()
+    ensemble = load_ensemble(folders, folds=folds, checkpoint_name=checkpoint_name)
+    model = ensemble.first
+    has_file = (model.folder / CALIBRATION_FILE).is_file()
+    if len(ensemble.models) > 1 or not has_file:
+        if has_file:
+            logger.info("Several models predict together: their calibrations do not apply.")
+        return LayerEnsemblePredictor(
+            ensemble, settings, device=device, show_progress=show_progress
+        )
+    calibration = read_calibration(model.folder)
     settings = _with_heads(settings, calibration)
     _use_heads(model, calibration)
     _require_own(calibration, model, settings)
     logger.info(
         "Calibrated with %d labelled cases (%s); --no_calibration switches that off.",
         calibration.num_cases,
-        folder / CALIBRATION_FILE,
+        model.folder / CALIBRATION_FILE,
     )
     judge = CalibrationJudge(
         calibration,
         fold=str(model.folds[0]),
-        folder=folder,
+        folder=model.folder,
         num_channels=model.labels.num_channels,
     )
     return LayerEnsemblePredictor(
-        model, settings, device=device, show_progress=show_progress, judge=judge
+        ensemble, settings, device=device, show_progress=show_progress, judge=judge
     )
 
 
 def _with_heads(settings: PredictionSettings, calibration: Calibration) -> PredictionSettings:
-    """Settings with the heads that AULA was calibrated with."""
+    """Settings with the heads that AULA, and where none are named the members, were calibrated."""
     chosen = 0 if calibration.head_skip is None else calibration.head_skip.score_skip
     if settings.skip_heads not in (0, chosen):
         raise SettingError(
             f"-skip_heads {settings.skip_heads} contradicts the calibration, which leaves out "
             f"{chosen}. Leave it out, or predict with --no_calibration."
         )
-    return replace(settings, skip_heads=chosen)
+    families = settings.families or calibration.identity.families
+    return replace(settings, skip_heads=chosen, families=families)
 
 
 def _use_heads(model: Model, calibration: Calibration) -> None:

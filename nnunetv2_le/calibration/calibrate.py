@@ -30,13 +30,19 @@ from nnunetv2_le.calibration.model_identity import checksums, identity_of, use_f
 from nnunetv2_le.calibration.observed_case import ObservedCase
 from nnunetv2_le.calibration.observing import WorkSettings, observe_cases
 from nnunetv2_le.errors import InputError, SettingError
-from nnunetv2_le.inference.model import Fold, Model, load_model
+from nnunetv2_le.inference.checkpoints import Fold
+from nnunetv2_le.inference.model import Model, load_model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
 
 logger = logging.getLogger(__name__)
 
 WORK_FOLDER = "calibration_work"
+
+# Other fused heads mean that every case is predicted once more (a mirror pass is
+# its fused heads). Less
+# Dice than this is not worth it.
+_WORTHWHILE_GAIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -199,8 +205,12 @@ def _observe(runs: Sequence[_Run], request: CalibrationRequest, *, part: str) ->
 
 def _predictor(model: Model, request: CalibrationRequest) -> LayerEnsemblePredictor:
     """Keeps the logits of heads where heads are members; writes no maps."""
-    wanted = request.prediction.families
-    has_heads = len(model.sources[0].head_names) > 1 and "heads" in wanted
+    source, wanted = model.sources[0], request.prediction.families
+    has_heads = (
+        source.family_name == "heads"
+        and len(source.head_names) > 1
+        and (wanted is None or "heads" in wanted)
+    )
     settings = replace(request.prediction, maps=(), skip_heads=0, save_heads=has_heads)
     return LayerEnsemblePredictor(
         model, settings, device=request.device, show_progress=request.show_progress
@@ -219,10 +229,18 @@ def _choose_heads(
         default_fused=model.sources[0].num_fused_heads,
         groups=group_numbers(groups, len(observed)),
     )
-    if chosen is None or request.prediction.fusion == "mean":
-        return chosen
+    if chosen is None:
+        return None
+    # AULA is defined from two agreements on, that is three heads
+    skip = min(chosen.score_skip, len(chosen.heads) - 3)
+    gain = chosen.fused_dice[chosen.fused_skip] - chosen.fused_dice[chosen.default_fused_skip]
     # what was compared is the mean probability of heads
-    return replace(chosen, fused_skip=chosen.default_fused_skip)
+    keeps_default = request.prediction.fusion != "mean" or gain < _WORTHWHILE_GAIN
+    return replace(
+        chosen,
+        score_skip=skip,
+        fused_skip=chosen.default_fused_skip if keeps_default else chosen.fused_skip,
+    )
 
 
 def _held_out(

@@ -18,11 +18,10 @@ from nnunetv2_le.calibration.calibration_file import Calibration, Identity, Know
 from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases, group_numbers
 from nnunetv2_le.calibration.conformal import require_enough
 from nnunetv2_le.calibration.contours import BoundaryDistances, fit_contours
-from nnunetv2_le.calibration.flag import fit_flag
+from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
 from nnunetv2_le.calibration.observed_case import FUSED, ObservedCase
 from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution
-from nnunetv2_le.calibration.predicted_dice import PredictedDice, fit_predicted_dice
 from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve, fit_prediction_sets
 from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
@@ -125,7 +124,15 @@ def fit_calibration(
     table = case_table(observed, labels, groups=groups, head_skip=head_skip)
     numbers = table.group_numbers
     temperature, vector = _probabilities(observed, labels, numbers, settings)
-    dice = fit_predicted_dice(table.case, groups=numbers, level=settings.level, seed=settings.seed)
+    decisions = fit_decisions(
+        table,
+        tolerance=settings.tolerance,
+        alpha=settings.alpha,
+        level=settings.level,
+        seed=settings.seed,
+    )
+    for name, problem in decisions.problems.items():
+        logger.warning("Predicted Dice of %s is left out: %s.", name, problem)
     curves = set_curves(observed, labels, temperature=temperature, vector=vector)
     return Calibration(
         identity=identity,
@@ -134,15 +141,9 @@ def fit_calibration(
         head_skip=head_skip,
         temperature=temperature,
         vector_scaling=vector,
-        predicted_dice=dice.predicted,
-        predicted_dice_labels=_label_dice(table, settings),
-        flag=fit_flag(
-            dice.held_out,
-            table.case.dice,
-            tolerance=settings.tolerance,
-            alpha=settings.alpha,
-            groups=numbers,
-        ),
+        predicted_dice=decisions.predicted_dice,
+        predicted_dice_labels=decisions.predicted_dice_labels,
+        flag=decisions.flag,
         prediction_sets=fit_prediction_sets(curves, alpha=settings.set_alpha, groups=numbers),
         contours=fit_contours(
             boundary_table(observed, labels), alpha=settings.contour_alpha, groups=numbers
@@ -208,7 +209,7 @@ def set_curves(
 
 def boundary_table(
     observed: Sequence[ObservedCase], labels: Labels
-) -> dict[str, list[BoundaryDistances]]:
+) -> dict[str, Sequence[BoundaryDistances]]:
     """Distances between the boundaries of every label in every case."""
     return {
         name: [BoundaryDistances(float(c.outer_mm[n]), float(c.inner_mm[n])) for c in observed]
@@ -238,22 +239,6 @@ def _probabilities(
     if not settings.use_vector_scaling:
         return temperature, None
     return temperature, fit_vector_scaling(search, FUSED, groups=groups)
-
-
-def _label_dice(table: CalibrationCases, settings: FitSettings) -> dict[str, PredictedDice]:
-    """Labels that are too rare have no prediction of their own."""
-    fitted = {}
-    for name, label in table.labels.items():
-
-        def fit(label: LabelCases = label) -> PredictedDice:
-            return fit_predicted_dice(
-                label, groups=table.group_numbers, level=settings.level, seed=settings.seed
-            ).predicted
-
-        found = _or_none(f"Predicted Dice of {name}", fit)
-        if found is not None:
-            fitted[name] = found
-    return fitted
 
 
 def _known_features(

@@ -55,7 +55,7 @@ def held_out_figures(
     table: CalibrationCases,
     *,
     curves: Sequence[CaseCurve],
-    distances: dict[str, list[BoundaryDistances]],
+    distances: dict[str, Sequence[BoundaryDistances]],
     settings: FitSettings,
 ) -> HeldOutFigures:
     """Judge every part on cases that it was not fitted on.
@@ -138,12 +138,12 @@ def _judge_sets(
     fitted = fit_prediction_sets(
         [curves[n] for n in known], alpha=settings.set_alpha, groups=groups[known]
     )
-    chosen = int(np.flatnonzero(THRESHOLDS == fitted.threshold)[0])
+    chosen = int(np.flatnonzero(fitted.threshold == THRESHOLDS)[0])
     return {"set_coverage": np.array([1 - curves[n].losses[chosen] for n in asked])}
 
 
 def _judge_contours(
-    distances: dict[str, list[BoundaryDistances]],
+    distances: dict[str, Sequence[BoundaryDistances]],
     known: np.ndarray,
     asked: np.ndarray,
     groups: np.ndarray,

@@ -69,9 +69,9 @@ def _joined(
 
 
 def _dtype(num_bits: int) -> type[np.unsignedinteger]:
-    kinds = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
-    for size, dtype in kinds.items():
-        if num_bits <= size:
+    kinds: tuple[type[np.unsignedinteger], ...] = (np.uint8, np.uint16, np.uint32, np.uint64)
+    for dtype in kinds:
+        if num_bits <= 8 * np.dtype(dtype).itemsize:
             return dtype
     raise SettingError(
         f"A map of possible labels has room for 64 bits, this model needs {num_bits}. Leave it "

@@ -16,7 +16,8 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.cases import Case, find_cases, list_images
-from nnunetv2_le.inference.model import Fold, Model
+from nnunetv2_le.inference.checkpoints import Fold
+from nnunetv2_le.inference.model import Model
 
 _GROUP_COLUMNS = ("group", "patient")
 

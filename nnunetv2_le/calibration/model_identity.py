@@ -30,7 +30,7 @@ def identity_of(
         plans=model.plans.plans_name,
         configuration=model.configuration_name,
         folds=fold_names(model.folds),
-        checkpoint=model.checkpoint_name,
+        checkpoint=" ".join(model.checkpoint_names),
         families=tuple(family.name for family in plan.families),
         heads=model.sources[0].head_names,
         fused=tuple(names[number] for number in plan.fused),
@@ -48,8 +48,12 @@ def identity_of(
 
 def checksums(model: Model) -> dict[str, str]:
     """SHA-256 of each fold's checkpoint and of ``plans.json``."""
+    # of several checkpoints every one has its own name
+    is_one = len(model.checkpoint_names) == 1
     files = {
-        str(fold): model.folder / f"fold_{fold}" / model.checkpoint_name for fold in model.folds
+        f"{fold}" if is_one else f"{fold} {name}": model.folder / f"fold_{fold}" / name
+        for fold in model.folds
+        for name in model.checkpoint_names
     }
     return {name: _sha256(file) for name, file in files.items()} | {
         "plans": _sha256(model.folder / "plans.json")

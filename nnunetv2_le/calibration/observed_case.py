@@ -197,7 +197,7 @@ def _drawn_voxels(
     prediction: CasePrediction, true: np.ndarray, known: np.ndarray
 ) -> Int[np.ndarray, "voxels"]:
     """Voxels of the region of interest; of the whole image where that is empty."""
-    foreground = true.any(axis=0) if true.ndim == 4 else true > 0
+    foreground = np.asarray(true.any(axis=0) if true.ndim == 4 else true > 0)
     region = region_of_interest(prediction.accumulated.fused_foreground, foreground)
     numbers = np.flatnonzero(region & known)
     if not len(numbers):

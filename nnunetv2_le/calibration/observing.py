@@ -87,7 +87,7 @@ def observe_cases(
     )
     queue.process(todo)
     if queue.failed:
-        case, reason = next(iter(queue.failed.items()))
+        reason = next(iter(queue.failed.values()))
         raise CaseError(
             f"{len(queue.failed)} of {len(cases)} cases failed ({', '.join(queue.failed)}), the "
             f"first because: {reason} Mend or remove it and run the same command again; finished "

@@ -78,8 +78,8 @@ def _flag(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
         return
     yield (
         f"Flag: Dice below {rule.tolerance:g} and not flagged in {_share(figures.risk)} of cases "
-        f"(promised at most {rule.alpha:.1%}); {_share(figures.workload)} to review. {rule.poor:.0%}"
-        " of the labelled cases lie below."
+        f"(promised at most {rule.alpha:.1%}); {_share(figures.workload)} to review. "
+        f"{rule.poor:.0%} of the labelled cases lie below."
     )
     yield "Other promises and their workload, on the labelled cases:"
     yield from workload_lines(rule.curve)

@@ -1,4 +1,4 @@
-"""``nnUNetv2_le_calibrate``: from scores to decisions, fitted on cases that the model does not know."""
+"""``nnUNetv2_le_calibrate``: from scores to decisions, on cases new to the model."""
 
 import argparse
 import logging
@@ -33,7 +33,8 @@ class Request:
     groups_file: Path | None
     work_folder: Path | None
     previous_stage: Path | None
-    families: tuple[str, ...]
+    families: tuple[str, ...] | None
+    num_samples: int
     fusion: str
     step_size: float
     use_mirroring: bool
@@ -144,7 +145,14 @@ def _add_promises(parser: argparse.ArgumentParser) -> None:
 def _add_ways(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to predict; predict has to be run in the same way")
     group.add_argument(
-        "-members", nargs="+", metavar="FAMILY", default=list(FAMILIES), help="as in predict"
+        "-members",
+        nargs="+",
+        metavar="FAMILY",
+        help=f"families of members: {' '.join(FAMILIES)} (default: the heads and mirrors that the "
+        "model has)",
+    )
+    group.add_argument(
+        "-num_samples", type=int, default=10, metavar="N", help="samples of -members dropout"
     )
     group.add_argument("-fusion", choices=get_args(Fusion), default="mean", help="as in predict")
     group.add_argument("-step_size", type=float, default=0.5, help="tile step (default: 0.5)")
@@ -181,7 +189,8 @@ def build_request(arguments: argparse.Namespace) -> Request:
         groups_file=arguments.cases,
         work_folder=arguments.o,
         previous_stage=arguments.prev_stage_predictions,
-        families=tuple(arguments.members),
+        families=None if arguments.members is None else tuple(arguments.members),
+        num_samples=arguments.num_samples,
         fusion=arguments.fusion,
         step_size=arguments.step_size,
         use_mirroring=not arguments.disable_tta,
@@ -234,6 +243,7 @@ def run(request: Request) -> None:
                 previous_stage=request.previous_stage,
                 prediction=PredictionSettings(
                     families=request.families,
+                    num_samples=request.num_samples,
                     fusion=request.fusion,  # type: ignore[arg-type]
                     step_size=request.step_size,
                     use_mirroring=request.use_mirroring,

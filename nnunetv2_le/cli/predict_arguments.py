@@ -86,8 +86,9 @@ def add_predict_arguments(
         metavar="NAME",
         default=list(DEFAULT_MAPS),
         help="voxel maps to write: entropy, FAMILY_mutual_information, FAMILY_variance, "
-        "FAMILY_agreement, FAMILY_entropy, FAMILY_ttest, FAMILY_total_entropy (default: entropy; "
-        "-maps without a name writes none)",
+        "FAMILY_agreement, FAMILY_entropy, FAMILY_ttest, FAMILY_total_entropy; of a calibrated "
+        "model prediction_set, inner_contour, outer_contour (default: entropy; -maps without a "
+        "name writes none)",
     )
     members.add_argument(
         "--save_heads",
