@@ -17,7 +17,7 @@ import pytest
 
 import nnunetv2_le
 from nnunetv2_le.types import FAMILIES, Family, MemberPlan
-from nnunetv2_le.uncertainty.columns import describe_columns
+from nnunetv2_le.uncertainty.columns import JUDGED_COLUMNS, describe_columns
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -174,7 +174,7 @@ def test_flags_named_alone_belong_to_the_commands_of_their_heading(page):
             assert set(FLAG.findall(span)) <= known, (heading, span)
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "predict_from_modelfolder"])
+@pytest.mark.parametrize("command", ["train", "predict", "predict_from_modelfolder", "calibrate"])
 def test_the_user_guide_names_every_flag(command):
     named = set(FLAG.findall(GUIDE.read_text(encoding="utf-8")))
     assert _flags(OURS + command) - {"-h", "--help"} <= named
@@ -208,9 +208,9 @@ def test_pages_state_the_shares_of_the_gradient_that_the_trainer_has(page):
 # --- the tables of the README
 
 
-def _table(header: str) -> dict[str, list[str]]:
-    """Rows of the README's table whose first column has this header, by the name in backticks."""
-    lines = README.read_text(encoding="utf-8").splitlines()
+def _table(header: str, page: Path = README) -> dict[str, list[str]]:
+    """Rows of a page's table whose first column has this header, by the name in backticks."""
+    lines = page.read_text(encoding="utf-8").splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith(f"| {header} |"))
     rows = {}
     for line in lines[start + 2 :]:
@@ -219,6 +219,19 @@ def _table(header: str) -> dict[str, list[str]]:
         first, *others = (cell.strip() for cell in line.strip("|").split("|"))
         rows[re.findall(r"`([^`]+)`", first)[0]] = others
     return rows
+
+
+def test_the_user_guide_describes_exactly_the_columns_of_a_calibrated_model():
+    described = {
+        name: (column.unit, column.direction, column.description)
+        for name, column in JUDGED_COLUMNS.items()
+    }
+    rows = _table("column", GUIDE)
+    assert list(rows) == list(described)
+    assert {
+        name: (unit, DIRECTIONS[direction], meaning)
+        for name, (unit, direction, meaning) in rows.items()
+    } == described
 
 
 def _columns_of_the_readme() -> dict[str, tuple[str, str, str]]:

@@ -5,7 +5,7 @@ calibrates probabilities and makes voxel maps; `nnunetv2_le.calibration.judge` h
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt
 from numpy import ndarray
@@ -29,6 +29,7 @@ class Judgement:
     labels: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Judges cases of one model, whose calibration it was made from."""
 
