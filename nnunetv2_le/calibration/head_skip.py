@@ -106,10 +106,7 @@ def fit_head_skip(
         fused_skip=_fused_skip(fused_dice[is_known], means, default_fused_skip, groups[is_known]),
         default_fused_skip=default_fused_skip,
         criterion=criterion,
-        criterion_values=tuple(
-            None if np.isnan(value) else float(value) * (1 if criterion == "spearman" else -1)
-            for value in values.mean(axis=0)
-        ),
+        criterion_values=_said(values, criterion, num_skips=number - 1),
         fused_dice=tuple(map(float, means)),
         num_cases=int(np.count_nonzero(counts)),
     )
@@ -128,15 +125,22 @@ def _criterion_values(
             rows.append([spearman(score, truth) for score, truth in judged])
         else:
             rows.append([-aurc(1 - truth, score) for score, truth in judged])
-    return np.array(rows)
+    defined = [row for row in rows if np.isfinite(row).all()]  # a fold may hold one Dice alone
+    return np.array(defined).reshape(-1, len(skips))
+
+
+def _said(values: np.ndarray, criterion: Criterion, *, num_skips: int) -> tuple[float | None, ...]:
+    """The criterion of each skip in its own direction."""
+    if not len(values):
+        return (None,) * num_skips
+    return tuple((values.mean(axis=0) * (1 if criterion == "spearman" else -1)).tolist())
 
 
 def _first_within_one_error(values: Float[np.ndarray, "folds skips"]) -> int:
     """The fewest skipped heads that are no more than one standard error below the best."""
-    means = values.mean(axis=0)
-    if np.isnan(means).all():
+    if len(values) < 2:
         return 0
-    gaps = values[:, [int(np.nanargmax(means))]] - values
+    gaps = values[:, [int(np.argmax(values.mean(axis=0)))]] - values
     errors = gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
     return int(np.argmax(gaps.mean(axis=0) <= errors))
 

@@ -82,6 +82,17 @@ def test_empty_predictions_do_not_count():
     assert np.isfinite(result.criterion_values).all()
 
 
+def test_folds_in_which_nothing_can_be_ranked_do_not_vote():
+    dice, agreements, fused = made_up(number=60)
+    groups = np.arange(60) // 12
+    dice[groups == 2] = 0.5
+    result = fitted(dice, agreements, fused, groups=groups)
+    assert np.isfinite(result.criterion_values).all()
+    everywhere = fitted(np.full(60, 0.5), agreements, fused, groups=groups)
+    assert everywhere.criterion_values == (None,) * 4
+    assert everywhere.score_skip == 0
+
+
 def test_what_does_not_fit_is_refused():
     dice, agreements, fused = made_up(number=14)
     with pytest.raises(InputError, match="at least 15 labelled cases"):
