@@ -307,14 +307,18 @@ def _sampled_ece(
     search: TemperatureSearch, log_temperatures: Float[np.ndarray, "cases members"]
 ) -> tuple[float, ...]:
     """Expected calibration error on the sampled voxels, each case at its own temperatures."""
-    channels = search.samples[0].logits.shape[1]
-    histograms = [
-        CalibrationHistogram(channels, has_regions=search.has_regions) for _ in search.members
-    ]
-    for sample, values in zip(search.samples, np.exp(log_temperatures), strict=True):
-        scaled = sample.logits / values.astype(np.float32)[:, None, None]
-        shares = probabilities(torch.from_numpy(scaled), has_regions=search.has_regions).numpy()
-        for histogram, share in zip(histograms, shares, strict=True):
-            histogram.add(share, sample.truth)
-    figures = [histogram.figures() for histogram in histograms]
+    figures = []
+    truth = np.concatenate([sample.truth for sample in search.samples], axis=-1)
+    for member in range(len(search.members)):
+        scaled = np.concatenate(
+            [
+                sample.logits[member] / np.float32(np.exp(values[member]))
+                for sample, values in zip(search.samples, log_temperatures, strict=True)
+            ],
+            axis=-1,
+        )
+        shares = probabilities(torch.from_numpy(scaled)[None], has_regions=search.has_regions)
+        histogram = CalibrationHistogram(len(scaled), has_regions=search.has_regions)
+        histogram.add(shares[0].numpy(), truth)
+        figures.append(histogram.figures())
     return tuple(each.classwise_ece if search.has_regions else each.ece for each in figures)

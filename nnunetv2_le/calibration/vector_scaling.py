@@ -24,6 +24,7 @@ from scipy.special import expit, log_softmax
 from nnunetv2_le.calibration.dice_models import group_folds
 from nnunetv2_le.calibration.temperature import (
     NUM_FOLDS,
+    SampledVoxels,
     TemperatureSearch,
     best_log_temperatures,
     held_out_temperatures,
@@ -32,6 +33,7 @@ from nnunetv2_le.calibration.temperature import (
 from nnunetv2_le.errors import InputError
 
 _PENALTY = 1e-4
+_MAX_VOXELS = 100_000  # of all cases together: enough for a few numbers a class
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,11 @@ def fit_vector_scaling(
         raise InputError(f"expected one of {', '.join(search.members)}, got member {member!r}")
     number = search.members.index(member)
     curves = stacked_curves(search, groups)
-    cases = [(sample.logits[number].astype(float), sample.truth) for sample in search.samples]
+    kept = max(1, _MAX_VOXELS // len(curves))
+    cases = [
+        (sample.logits[number, :, :kept].astype(float), sample.truth[..., :kept])
+        for sample in (_shuffled(sample, search.seed) for sample in search.samples)
+    ]
     cooled = held_out_temperatures(search, groups=groups)[:, number]
     errors = np.zeros((2, len(cases)))
     for training, asked in group_folds(groups, NUM_FOLDS, seed=search.seed):
@@ -102,6 +108,12 @@ def fit_vector_scaling(
         nll_vector=float(errors[1].mean()),
         is_used=bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))),
     )
+
+
+def _shuffled(sample: SampledVoxels, seed: int) -> SampledVoxels:
+    """The same voxels in a random order, so that the first ones are drawn evenly."""
+    order = np.random.default_rng(seed).permutation(sample.truth.shape[-1])
+    return SampledVoxels(sample.logits[..., order], sample.truth[..., order])
 
 
 def _fit(
