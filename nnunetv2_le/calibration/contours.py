@@ -7,9 +7,11 @@ Conventions:
     label, with probability 1 - alpha: each is given alpha / 2.
 
 Metrics:
-    outer distance of a case: the smallest dilation of the segmentation that contains the reference.
-    inner distance: the smallest erosion of the segmentation that the reference contains. The
-    margins are conformal quantiles of these over labelled cases.
+    outer distance of a case: the smallest dilation of the segmentation that contains the reference,
+    all but a tolerated share of its voxels.
+    inner distance: the smallest erosion of the segmentation that the reference contains, all but
+    the same share of the segmentation's voxels. The margins are conformal quantiles of these over
+    labelled cases. With a tolerated share of 0 (the default) a single stray voxel counts in full.
     Empty reference: outer 0, inner the depth of the segmentation. Empty segmentation: inner 0;
     outer infinite unless the reference is empty too. A margin that is infinite (too many missed
     references) makes the outer contour the whole image.
@@ -31,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from nnunetv2_le.calibration.conformal import conformal_quantile
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
 
 _ROUNDING_MM = 1e-6  # of equal distances to different voxels
 
@@ -44,10 +46,12 @@ class BoundaryDistances:
         outer_mm: smallest dilation of the segmentation that contains the reference; may be
             infinite.
         inner_mm: smallest erosion of the segmentation that the reference contains.
+        tolerated_share: share of voxels that either may leave out.
     """
 
     outer_mm: float
     inner_mm: float
+    tolerated_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,15 @@ class ContourMargins:
         alpha: share of new cases in which a label's boundary may lie elsewhere.
         num_cases: labelled cases.
         num_groups: labelled patients.
+        tolerated_share: share of the reference's voxels that may lie beyond the outer contour, and
+            of the segmentation's that may lie in the inner contour and not in the reference.
     """
 
     labels: dict[str, LabelMargins]
     alpha: float
     num_cases: int
     num_groups: int
+    tolerated_share: float = 0.0
 
 
 def boundary_distances(
@@ -80,8 +87,15 @@ def boundary_distances(
     segmentation: Bool[np.ndarray, "*other_space"],
     *,
     spacing_mm: Sequence[float],
+    tolerated_share: float = 0.0,
 ) -> BoundaryDistances:
     """What one case asks of the margins; see the module for the empty cases.
+
+    Args:
+        reference: mask.
+        segmentation: mask of the same shape.
+        spacing_mm: voxel size along each axis.
+        tolerated_share: share of voxels that either contour may leave out.
 
     Raises:
         InputError: if shapes or the number of axes differ.
@@ -91,17 +105,29 @@ def boundary_distances(
             "two masks of one shape and one spacing an axis are needed, got shapes "
             f"{reference.shape} and {segmentation.shape}, spacing {tuple(spacing_mm)!r}"
         )
+    if not 0 <= tolerated_share < 1:
+        raise SettingError(f"expected a tolerated share from 0 to 1, got {tolerated_share!r}")
     missed, added = reference & ~segmentation, segmentation & ~reference
     outer = inner = 0.0
     if missed.any():
+        allowed = int(tolerated_share * np.count_nonzero(reference))
         outer = math.inf
         if segmentation.any():
             box = _box(reference | segmentation)
-            outer = float(_distance(~segmentation[box], spacing_mm)[missed[box]].max())
+            distances = _distance(~segmentation[box], spacing_mm)[missed[box]]
+            outer = _largest_but(distances, allowed)
     if added.any():
+        allowed = int(tolerated_share * np.count_nonzero(segmentation))
         box = _box(segmentation)
-        inner = float(_depth(segmentation[box], spacing_mm)[added[box]].max())
-    return BoundaryDistances(outer_mm=outer, inner_mm=inner)
+        inner = _largest_but(_depth(segmentation[box], spacing_mm)[added[box]], allowed)
+    return BoundaryDistances(outer_mm=outer, inner_mm=inner, tolerated_share=tolerated_share)
+
+
+def _largest_but(distances: Float[np.ndarray, "voxels"], allowed: int) -> float:
+    """The largest distance once the ``allowed`` largest are left out; 0 where none is left."""
+    if allowed >= len(distances):
+        return 0.0
+    return float(np.partition(distances, len(distances) - 1 - allowed)[-1 - allowed])
 
 
 def fit_contours(
@@ -121,6 +147,12 @@ def fit_contours(
         SettingError: ``alpha`` is not between 0 and 1.
         InputError: too few cases for ``alpha`` (each contour has alpha / 2).
     """
+    shares = {case.tolerated_share for cases in distances.values() for case in cases}
+    if len(shares) > 1:
+        raise InputError(
+            "distances of one tolerated share are needed, got shares "
+            f"{', '.join(map(str, sorted(shares)))}"
+        )
     fitted = {}
     for label, cases in distances.items():
         if len(cases) != len(groups):
@@ -137,7 +169,13 @@ def fit_contours(
             for side in ("outer_mm", "inner_mm")
         )
         fitted[label] = LabelMargins(outer if math.isfinite(outer) else None, inner)
-    return ContourMargins(fitted, float(alpha), len(groups), len(np.unique(groups)))
+    return ContourMargins(
+        labels=fitted,
+        alpha=float(alpha),
+        num_cases=len(groups),
+        num_groups=len(np.unique(groups)),
+        tolerated_share=float(next(iter(shares), 0.0)),
+    )
 
 
 def contours(

@@ -16,7 +16,7 @@ from nnunetv2_le.calibration.contours import (
     fit_contours,
     signed_distance_mm,
 )
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
 
 SPACING = (2.0, 1.0, 0.5)
 
@@ -69,6 +69,27 @@ def test_contours_with_a_cases_own_distances_just_hold_its_reference(seed):
         assert not (more <= reference).all()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tolerated_share_of_voxels_may_stay_out(seed, share):
+    generator = np.random.default_rng(seed)
+    reference = blob(generator, (8, 7, 5), 4.5)
+    segmentation = blob(generator, generator.uniform(5, 9, size=3), 4.0)
+    own = boundary_distances(reference, segmentation, spacing_mm=SPACING, tolerated_share=share)
+
+    def left_out(outer_mm, inner_mm):
+        inner, outer = contours(segmentation, LabelMargins(outer_mm, inner_mm), spacing_mm=SPACING)
+        return (reference & ~outer).sum() / reference.sum(), (
+            inner & ~reference
+        ).sum() / segmentation.sum()
+
+    assert max(left_out(own.outer_mm, own.inner_mm)) <= share
+    if own.outer_mm > 0:
+        assert left_out(own.outer_mm - 0.01, 0.0)[0] > share
+    if own.inner_mm > 0:
+        assert left_out(0.0, own.inner_mm - 0.01)[1] > share
+
+
 def test_a_slice_is_not_eroded_through_its_thickness():
     square = np.zeros((1, 11, 11), dtype=bool)
     square[0, 2:9, 2:9] = True
@@ -117,6 +138,15 @@ def test_both_contours_hold_for_a_new_case():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="one spacing an axis"):
         boundary_distances(np.ones((2, 2), bool), np.ones((2, 2), bool), spacing_mm=SPACING)
+    with pytest.raises(SettingError, match=r"tolerated share from 0 to 1, got 5"):
+        boundary_distances(
+            np.ones((2, 2), bool), np.ones((2, 2), bool), spacing_mm=(1, 1), tolerated_share=5
+        )
+    mixed = [BoundaryDistances(0, 0, 0.1), *[BoundaryDistances(0, 0)] * 29]
+    with pytest.raises(
+        InputError, match=r"of one tolerated share are needed, got shares 0\.0, 0\.1"
+    ):
+        fit_contours({"a": mixed}, groups=np.arange(30))
     with pytest.raises(InputError, match="needs at least 19 labelled cases"):
         fit_contours({"a": [BoundaryDistances(0, 0)] * 10}, groups=np.arange(10))
     with pytest.raises(InputError, match="expected distances of 30 cases for a, got 10"):
