@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from inference.model_folders import TinyImage, TinyModel, predict_with_nnunet
 
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.inference.checkpoints import CheckpointReader
-from nnunetv2_le.inference.ensemble import as_ensemble, load_ensemble
+from nnunetv2_le.inference.ensemble import Ensemble, as_ensemble, load_ensemble
 from nnunetv2_le.inference.members import TilePredictor
 from nnunetv2_le.inference.model import load_model
 from nnunetv2_le.inference.networks import Networks
@@ -27,6 +29,7 @@ CYCLES = "checkpoint_cycle_*.pth"
 TILE = torch.randn((1, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
 MAPS = Path("/proc/self/maps")
 NETWORKS = ("folds", "checkpoints", "models")
+EVERY = ("heads", "mirrors", *NETWORKS)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,9 @@ def predictor(
     *,
     folds: Sequence[int] = (0, 1),
     checkpoint: str = CYCLES,
-    **settings: Any,
+    **choices: Any,
 ) -> LayerEnsemblePredictor:
-    chosen = PredictionSettings(families=None if families is None else tuple(families), **settings)
+    chosen = PredictionSettings(families=None if families is None else tuple(families), **choices)
     return LayerEnsemblePredictor.from_model_folder(
         folders, chosen, folds=folds, checkpoint_name=checkpoint, show_progress=False
     )
@@ -72,12 +75,33 @@ def members_of_a_tile(run: LayerEnsemblePredictor) -> dict[str, torch.Tensor]:
     return found | {"extra": logits[run.plan.num_family_members :]}
 
 
-def test_every_family_is_the_same_beside_others_as_alone(folders: list[Path]):
-    every = ("heads", "mirrors", *NETWORKS)
-    together = members_of_a_tile(predictor(folders, every))
-    for name in every:
-        alone = members_of_a_tile(predictor(folders, [name]))[name]
-        torch.testing.assert_close(together[name], alone, rtol=0, atol=0)
+@pytest.fixture(scope="module")
+def ensemble(folders: list[Path]) -> Ensemble:
+    return load_ensemble(folders, folds=[0, 1], checkpoint_name=CYCLES)
+
+
+@pytest.fixture(scope="module")
+def alone(ensemble: Ensemble) -> dict[str, torch.Tensor]:
+    """The members of each family, from a run with this family alone."""
+    return {
+        name: members_of_a_tile(
+            LayerEnsemblePredictor(ensemble, PredictionSettings(families=(name,)))
+        )[name]
+        for name in EVERY
+    }
+
+
+@settings(max_examples=8)
+@given(families=st.lists(st.sampled_from(EVERY), min_size=1, unique=True))
+def test_every_family_is_the_same_beside_others_as_alone(
+    ensemble: Ensemble, alone: dict[str, torch.Tensor], families: list[str]
+):
+    chosen = PredictionSettings(families=tuple(families))
+    run = LayerEnsemblePredictor(ensemble, chosen, show_progress=False)
+    assert [family.name for family in run.plan.families] == families
+    together = members_of_a_tile(run)
+    for name in families:
+        torch.testing.assert_close(together[name], alone[name], rtol=0, atol=0)
 
 
 def test_agreement_and_maps_of_a_family_are_the_same_beside_others_as_alone(
@@ -100,8 +124,8 @@ def test_members_of_networks_are_the_runs_of_these_networks_alone(folders: list[
         "checkpoints": [{"checkpoint": f"checkpoint_cycle_{number}.pth"} for number in (2, 10)],
         "models": [{"folders": [folder]} for folder in folders],
     }
-    for name, choices in ways.items():
-        for member, choice in zip(found[name], choices, strict=True):
+    for name, options in ways.items():
+        for member, choice in zip(found[name], options, strict=True):
             alone = predictor(**({"folders": folders, "families": ["mirrors"]} | choice))
             torch.testing.assert_close(
                 member, members_of_a_tile(alone)["extra"][0], rtol=1e-5, atol=1e-5
@@ -111,10 +135,10 @@ def test_members_of_networks_are_the_runs_of_these_networks_alone(folders: list[
 def test_a_fold_of_a_layer_ensemble_is_the_mean_probability_of_its_last_heads(tmp_path: Path):
     model = TinyModel(trainer="LayerEnsembleTrainer", stages=3, mirror_axes=(2,), num_folds=2)
     folder = model.write(tmp_path / "model")
-    settings: dict[str, Any] = {"checkpoint": "checkpoint_final.pth"}
-    folds = members_of_a_tile(predictor([folder], ["folds"], **settings))["folds"]
+    choices: dict[str, Any] = {"checkpoint": "checkpoint_final.pth"}
+    folds = members_of_a_tile(predictor([folder], ["folds"], **choices))["folds"]
     for number in (0, 1):
-        run = predictor([folder], ["mirrors"], folds=[number], **settings)
+        run = predictor([folder], ["mirrors"], folds=[number], **choices)
         fused = members_of_a_tile(run)["extra"].softmax(1).mean(0)
         torch.testing.assert_close(folds[number].softmax(0), fused, rtol=1e-4, atol=1e-5)
 
@@ -182,8 +206,8 @@ def test_folds_as_members_leave_the_segmentation_nnunets(tmp_path: Path):
     images = TinyImage().write(tmp_path / "in")
     folds = (0, 1)
     predict_with_nnunet(model, [images], tmp_path / "stock", folds=folds, save_probabilities=False)
-    settings: dict[str, Any] = {"checkpoint": "checkpoint_final.pth", "fusion": "nnunet"}
-    run = predictor([model], ["heads", "folds", "mirrors"], folds=folds, **settings)
+    choices: dict[str, Any] = {"checkpoint": "checkpoint_final.pth", "fusion": "nnunet"}
+    run = predictor([model], ["heads", "folds", "mirrors"], folds=folds, **choices)
     run.predict_folder(tmp_path / "in", tmp_path / "ours")
     np.testing.assert_array_equal(labels(tmp_path / "ours"), labels(tmp_path / "stock"))
     counts = run.predict_files(images).accumulated.counts
@@ -265,26 +289,26 @@ def test_models_with_other_heads_are_members_whose_mean_probability_is_fused(
 ):
     stock = TinyModel(mirror_axes=(2,)).write(tmp_path / "stock")
     heads = TinyModel(trainer="LayerEnsembleTrainer", mirror_axes=(2,)).write(tmp_path / "heads")
-    settings: dict[str, Any] = {"folds": [0], "checkpoint": "checkpoint_final.pth"}
-    run = predictor([stock, heads], **settings)
+    choices: dict[str, Any] = {"folds": [0], "checkpoint": "checkpoint_final.pth"}
+    run = predictor([stock, heads], **choices)
     assert [family.name for family in run.plan.families] == ["mirrors"]
     assert run.plan.extra == ("stock", "heads")
     found = members_of_a_tile(run)["extra"]
     for member, folder in zip(found, (stock, heads), strict=True):
-        alone = members_of_a_tile(predictor([folder], ["mirrors"], **settings))["extra"]
-        fused = alone.softmax(1).mean(0)
+        single = members_of_a_tile(predictor([folder], ["mirrors"], **choices))["extra"]
+        fused = single.softmax(1).mean(0)
         torch.testing.assert_close(member.softmax(0), fused, rtol=1e-4, atol=1e-5)
     with pytest.raises(
         SettingError, match=r"heads, but the models differ in their heads.*stock: 2"
     ):
-        predictor([stock, heads], ["heads"], **settings)
+        predictor([stock, heads], ["heads"], **choices)
 
 
 def test_copies_of_a_head_are_a_family_without_order(tmp_path: Path, image: Any):
     model = TinyModel(trainer="MultiHeadTrainer", stages=3, mirror_axes=(2,))
     folder = model.write(tmp_path / "model")
-    settings: dict[str, Any] = {"folds": [0], "checkpoint": "checkpoint_final.pth"}
-    run = predictor([folder], **settings)  # the heads that there are, and mirrors
+    choices: dict[str, Any] = {"folds": [0], "checkpoint": "checkpoint_final.pth"}
+    run = predictor([folder], **choices)  # the heads that there are, and mirrors
     copies, mirrors = run.plan.families
     assert (copies.name, copies.ordered, mirrors.name) == ("multi_head", False, "mirrors")
     assert run.plan.fused == tuple(range(len(copies.members)))
@@ -292,7 +316,7 @@ def test_copies_of_a_head_are_a_family_without_order(tmp_path: Path, image: Any)
     assert np.isnan(scores.scores["aula"])
     assert 0 < scores.scores["multi_head_pairwise_dice"] < 1
     with pytest.raises(SettingError, match="heads are of the family multi_head"):
-        predictor([folder], ["heads", "mirrors"], **settings)
+        predictor([folder], ["heads", "mirrors"], **choices)
 
 
 def test_a_family_of_one_member_is_left_out_and_said(folders: list[Path], caplog: Any):
