@@ -18,7 +18,6 @@ from nnunetv2_le.errors import CaseError, SettingError
 from nnunetv2_le.types import (
     FUSED,
     Accumulated,
-    Choice,
     Fusion,
     Labels,
     MemberPlan,
@@ -28,18 +27,15 @@ from nnunetv2_le.uncertainty.decisions import (
     agreement,
     count_overlaps,
     decide,
-    label_dtype,
-    label_masks,
+    room_for_decisions,
 )
 from nnunetv2_le.uncertainty.fusion import (
     WHOLE_VOLUME_RULES,
     FusedVoxels,
     fuse,
-    staple_logits,
 )
 from nnunetv2_le.uncertainty.map_names import map_names
 from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
-from nnunetv2_le.uncertainty.selection import choose_member, entropy_boundary_ratio
 from nnunetv2_le.uncertainty.soft_dice import soft_sums
 from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
 from nnunetv2_le.uncertainty.voxel_maps import (
@@ -48,6 +44,7 @@ from nnunetv2_le.uncertainty.voxel_maps import (
     total_entropy_nats,
     variance,
 )
+from nnunetv2_le.uncertainty.whole_volume import WholeVolumeFusion
 
 # Members x channels x voxels of one piece, which bounds each temporary: 4 MB of float32 on the CPU
 # (where smaller and larger pieces were no faster), 256 MB on a GPU (few launches).
@@ -97,24 +94,18 @@ class Accumulator:
         self._soft_sums: dict[str, np.ndarray] = {}
         channels, voxels = labels.num_channels, int(np.prod(shape))
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
-        self._decided = self._room_for_decisions(1, voxels)[0]
+        self._decided = room_for_decisions(labels, 1, voxels)[0]
         self._maps = {name: torch.empty(voxels) for name in map_names(plan.families, maps)}
         self._member_logits = (
             torch.empty((plan.num_family_members, channels, voxels), dtype=torch.float16)
             if keep_members
             else None
         )
-        self._decisions = (
-            self._room_for_decisions(plan.num_members, voxels)
+        self._whole = (
+            WholeVolumeFusion(plan, labels, shape, rule=fusion)
             if fusion in WHOLE_VOLUME_RULES
             else None
         )
-        self._candidates = (
-            torch.empty((len(self._fused), channels, voxels), dtype=torch.float16)
-            if fusion == "lowest_uncertainty"
-            else None
-        )
-        self._choice: Choice | None = None
 
     @torch.inference_mode()
     def add(
@@ -160,8 +151,8 @@ class Accumulator:
                 f"got rows 0 to {self._done} (columns 0 to {self._column + self._height} of "
                 f"{self._shape[1]}); add the missing slabs before asking for the result"
             )
-        if self._decisions is not None:
-            self._finish(self._decisions)
+        if self._whole is not None:
+            self._finish(self._whole)
         counts = self._counts.cpu().numpy()
         members = None
         if self._member_logits is not None:
@@ -179,7 +170,7 @@ class Accumulator:
             ),
             soft_sums=self._soft_sums,
             member_logits=members,
-            choice=self._choice,
+            choice=None if self._whole is None else self._whole.choice,
         )
 
     def _add_block(self, offset: int, rows: Float[Tensor, "members channels voxels"]) -> None:
@@ -208,10 +199,8 @@ class Accumulator:
         if self._member_logits is not None:
             family_members = self._plan.num_family_members
             self._member_logits[:, :, where].copy_(raw[:family_members])
-        if self._decisions is not None:
-            self._decisions[..., where].copy_(decide(logits, has_regions=has_regions))
-            if self._candidates is not None:
-                self._candidates[:, :, where].copy_(_pick(raw, self._fused))
+        if self._whole is not None:
+            self._whole.add(where, raw, logits)
             return
         fused = fuse(
             _pick(logits, self._fused),
@@ -262,12 +251,10 @@ class Accumulator:
     def _keep(self, name: str, where: slice, values: Float[Tensor, "voxels"]) -> None:
         self._maps[name][where].copy_(values)
 
-    def _finish(self, decisions: Tensor) -> None:
+    def _finish(self, whole: WholeVolumeFusion) -> None:
         """Fuse whole volumes, and compare the members' decisions with what comes out."""
         has_regions = self._labels.has_regions
-        fused = (
-            self._staple(decisions) if self._candidates is None else self._surest(self._candidates)
-        )
+        fused, decisions = whole.fused_logits(), whole.decisions
         family = decisions[: self._plan.num_family_members]
         step = max(1, _PIECE_ELEMENTS_CPU // (len(decisions) * self._labels.num_channels))
         for first in range(0, fused.shape[1], step):
@@ -279,34 +266,6 @@ class Accumulator:
                 decide(logits, has_regions=has_regions)[0],
             )
             self._compare(where, family[..., where], voxels)
-
-    def _staple(self, decisions: Tensor) -> Float[Tensor, "channels voxels"]:
-        num_labels = len(self._labels.names)
-        masks = torch.stack(
-            [label_masks(decisions[number], num_labels=num_labels) for number in self._fused]
-        )
-        shaped = masks.numpy().reshape(*masks.shape[:2], *self._shape)
-        logits = staple_logits(shaped, has_regions=self._labels.has_regions)
-        return torch.from_numpy(logits).flatten(1)
-
-    def _surest(
-        self, candidates: Float[Tensor, "members channels voxels"]
-    ) -> Float[Tensor, "channels voxels"]:
-        """Logits of the member with the lowest uncertainty; it is noted."""
-        has_regions = self._labels.has_regions
-        ratios = [
-            entropy_boundary_ratio(logits, self._shape, has_regions=has_regions)
-            for logits in candidates
-        ]
-        family = next(f for f in self._plan.families if self._fused[0] in self._plan.numbers(f))
-        self._choice = choose_member(family, ratios)
-        return candidates[self._choice.number]
-
-    def _room_for_decisions(self, members: int, voxels: int) -> Tensor:
-        channels = self._labels.num_channels
-        if self._labels.has_regions:
-            return torch.empty((members, channels, voxels), dtype=torch.bool)
-        return torch.empty((members, voxels), dtype=label_dtype(channels))
 
     def _check_slab(self, start: int, column: int, logits: Tensor) -> None:
         rows, columns, width = self._shape

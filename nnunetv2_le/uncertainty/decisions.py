@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from nnunetv2_le.types import Labels
+
 # float32 counts voxels one by one without an error up to here; longer pieces are never counted at
 # once.
 MAX_COUNTED_VOXELS = 2**24
@@ -44,6 +46,16 @@ def decide(
 def label_dtype(channels: int) -> torch.dtype:
     """The smallest integers that hold the label numbers of so many classes."""
     return torch.uint8 if channels <= 256 else torch.int16
+
+
+def room_for_decisions(
+    labels: Labels, members: int, voxels: int
+) -> Integer[Tensor, "members voxels"] | Bool[Tensor, "members channels voxels"]:
+    """Uninitialised memory for the decisions of so many members, on the CPU."""
+    channels = labels.num_channels
+    if labels.has_regions:
+        return torch.empty((members, channels, voxels), dtype=torch.bool)
+    return torch.empty((members, voxels), dtype=label_dtype(channels))
 
 
 def label_masks(
