@@ -186,6 +186,7 @@ def _observe(runs: Sequence[_Run], request: CalibrationRequest, *, part: str) ->
         settings = WorkSettings(
             num_preprocessing=request.num_preprocessing,
             num_writing=request.num_writing,
+            contour_share=request.fit.contour_share,
             stamp={
                 "model": checksums(run.model),
                 "step_size": request.prediction.step_size,

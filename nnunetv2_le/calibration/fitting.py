@@ -45,6 +45,7 @@ class FitSettings:
         level: probability with which a case's Dice reaches its lower bound.
         set_alpha: share of a new case's voxels whose true label may be missing in the set.
         contour_alpha: share of new cases in which a label's boundary may lie beyond the contours.
+        contour_share: share of a label's voxels that may lie beyond its contours all the same.
         outlier_alpha: share of known cases that may be called out of distribution.
         is_shared_temperature: one temperature in all, instead of one a head.
         use_vector_scaling: try a weight and a bias for each channel of the fused prediction.
@@ -56,6 +57,7 @@ class FitSettings:
     level: float = 0.9
     set_alpha: float = 0.05
     contour_alpha: float = 0.1
+    contour_share: float = 0.0
     outlier_alpha: float = 0.05
     is_shared_temperature: bool = False
     use_vector_scaling: bool = False
@@ -212,7 +214,10 @@ def boundary_table(
 ) -> dict[str, Sequence[BoundaryDistances]]:
     """Distances between the boundaries of every label in every case."""
     return {
-        name: [BoundaryDistances(float(c.outer_mm[n]), float(c.inner_mm[n])) for c in observed]
+        name: [
+            BoundaryDistances(float(c.outer_mm[n]), float(c.inner_mm[n]), c.contour_share)
+            for c in observed
+        ]
         for n, name in enumerate(labels.names)
     }
 

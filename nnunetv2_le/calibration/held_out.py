@@ -99,7 +99,12 @@ def _over_folds(groups: Int[np.ndarray, "cases"], needed: int, judge: Judge) -> 
                 found.setdefault(name, []).append(values)
     except InputError:  # a fold in which nothing differs, or too little is defined
         return {}
-    return {name: float(np.nanmean(np.concatenate(values))) for name, values in found.items()}
+    return {name: _mean_of_defined(np.concatenate(values)) for name, values in found.items()}
+
+
+def _mean_of_defined(values: Float[np.ndarray, "cases"]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else _UNDEFINED
 
 
 def _judge_dice(
@@ -122,7 +127,9 @@ def _judge_dice(
     return {
         "coverage": np.where(judged, dice >= said.lower, np.nan),
         "mean_absolute_error": np.abs(said.dice - dice),
-        "baseline_error": np.where(judged, np.abs(np.nanmean(learnt.case.dice) - dice), np.nan),
+        "baseline_error": np.where(
+            judged, np.abs(_mean_of_defined(learnt.case.dice) - dice), np.nan
+        ),
         "risk": ((dice < settings.tolerance) & ~flagged).astype(float),
         "workload": flagged.astype(float),
     }

@@ -51,6 +51,7 @@ class ObservedCase:
         truth: the true channel of these voxels, for regions one mask a region.
         outer_mm: smallest dilation of the segmentation that contains the reference, each label.
         inner_mm: smallest erosion of the segmentation that the reference contains, each label.
+        contour_share: share of voxels that either may leave out.
         features: pooled features; of length 0 where the network has none.
     """
 
@@ -67,6 +68,7 @@ class ObservedCase:
     truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
     outer_mm: Float[np.ndarray, "labels"]
     inner_mm: Float[np.ndarray, "labels"]
+    contour_share: float
     features: Float[np.ndarray, "features"]
 
     @property
@@ -77,7 +79,12 @@ class ObservedCase:
 
 
 def observe(
-    prediction: CasePrediction, reference: Reference, *, fold: str, ignore_label: int | None = None
+    prediction: CasePrediction,
+    reference: Reference,
+    *,
+    fold: str,
+    ignore_label: int | None = None,
+    contour_share: float = 0.0,
 ) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Everything about a case but its scores, as the arrays of `ObservedCase`.
 
@@ -86,6 +93,7 @@ def observe(
         reference: its labels.
         fold: the fold whose network predicted it.
         ignore_label: of the reference.
+        contour_share: share of voxels that inner and outer contour may leave out.
     """
     labels = prediction.labels
     known = known_voxels(reference.network, labels, ignore_label=ignore_label)
@@ -96,7 +104,7 @@ def observe(
     segmentation = prediction.segmentation().astype(np.int32)
     histogram = joint_histogram(reference.native, segmentation)
     values = labels.values
-    outer, inner = _distances(prediction, segmentation, reference)
+    outer, inner = _distances(prediction, segmentation, reference, contour_share=contour_share)
     return {
         "fold": np.array(fold),
         "label_dice": np.array(
@@ -109,6 +117,7 @@ def observe(
         "truth": true.reshape(*true.shape[:-3], -1)[..., chosen],
         "outer_mm": outer,
         "inner_mm": inner,
+        "contour_share": np.array(contour_share),
         "features": np.empty(0, dtype=np.float32) if features is None else features,
     }
 
@@ -134,6 +143,7 @@ def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Obse
         truth=arrays["truth"],
         outer_mm=arrays["outer_mm"],
         inner_mm=arrays["inner_mm"],
+        contour_share=float(arrays["contour_share"]),
         features=arrays["features"],
     )
 
@@ -216,7 +226,11 @@ def _logits(prediction: CasePrediction, heads: range, chosen: np.ndarray) -> np.
 
 
 def _distances(
-    prediction: CasePrediction, segmentation: np.ndarray, reference: Reference
+    prediction: CasePrediction,
+    segmentation: np.ndarray,
+    reference: Reference,
+    *,
+    contour_share: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     spacing = [float(size) for size in prediction.properties["spacing"]]
     found = [
@@ -224,6 +238,7 @@ def _distances(
             label_mask(reference.native, value),
             label_mask(segmentation, value),
             spacing_mm=spacing,
+            tolerated_share=contour_share,
         )
         for value in prediction.labels.values
     ]

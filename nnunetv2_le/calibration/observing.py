@@ -40,11 +40,13 @@ class WorkSettings:
     Attributes:
         num_preprocessing: cases that are preprocessed at the same time.
         num_writing: cases that are compared with their references at the same time.
+        contour_share: share of voxels that inner and outer contour may leave out.
         stamp: what the observations depend on besides members and files, for example checksums.
     """
 
     num_preprocessing: int = 3
     num_writing: int = 3
+    contour_share: float = 0.0
     stamp: dict[str, Any] | None = None
 
 
@@ -72,7 +74,7 @@ def observe_cases(
         CaseError: a case failed; the others are kept.
         OutputError: the folder cannot be written to.
     """
-    writer = ObservationWriter(predictor, cases, folder=folder, fold=fold, stamp=settings.stamp)
+    writer = ObservationWriter(predictor, cases, folder=folder, fold=fold, settings=settings)
     writer.open_folders()
     todo = [labelled.case for labelled in cases if not writer.is_done(labelled.case.name)]
     if len(todo) < len(cases):
@@ -104,7 +106,7 @@ class ObservationWriter(CaseWriter):
         cases: with their references.
         folder: where to.
         fold: the fold of the network, as text.
-        stamp: what the observations depend on besides members and files.
+        settings: what observations depend on besides.
     """
 
     def __init__(
@@ -114,12 +116,13 @@ class ObservationWriter(CaseWriter):
         *,
         folder: Path,
         fold: str,
-        stamp: dict[str, Any] | None = None,
+        settings: WorkSettings,
     ) -> None:
         super().__init__(folder, predictor.model, predictor.settings, predictor.plan)
         self.labelled = {labelled.case.name: labelled for labelled in cases}
         self.fold = fold
-        self.stamp = stamp or {}
+        self.contour_share = settings.contour_share
+        self.stamp = {"contour_share": settings.contour_share, **(settings.stamp or {})}
 
     def files(self, case: str) -> list[Path]:
         """The files of a case, in the order in which they are written."""
@@ -164,6 +167,7 @@ class ObservationWriter(CaseWriter):
             read_reference(labelled.reference, prediction, self.model),
             fold=self.fold,
             ignore_label=self.model.label_manager.ignore_label,
+            contour_share=self.contour_share,
         )
         observed, record_file = self.files(prediction.case)
         replace_whole(observed, lambda path: np.savez(path, **arrays), output=self.folder)
@@ -172,10 +176,10 @@ class ObservationWriter(CaseWriter):
         write_json(record_file, record, output=self.folder)
 
     def _stamp(self, case: str) -> dict[str, Any]:
-        """Files by path, size and time, and what the caller named."""
+        """Files by name, size and time, and what the caller named."""
         labelled = self.labelled[case]
         files = [*labelled.case.images, labelled.reference]
         if labelled.case.previous_stage is not None:
             files.append(labelled.case.previous_stage)
-        known = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
         return {"files": known, "fold": self.fold, **self.stamp}

@@ -98,8 +98,8 @@ def _voxels(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
             for name, margin in contours.labels.items()
         )
         yield (
-            f"Contours: the boundary lies between them in {_share(figures.contour_coverage)} of "
-            f"cases and labels (promised {1 - contours.alpha:.0%}); {margins}."
+            f"Contours: the boundary{_but(contours.tolerated_share)} lies between them in "
+            f"{_share(figures.contour_coverage)} of cases and labels (promised {1 - contours.alpha:.0%}); {margins}."
         )
 
 
@@ -115,6 +115,10 @@ def _features(calibration: Calibration) -> Iterator[str]:
 
 def _share(value: float) -> str:
     return "an unknown share (too few cases)" if math.isnan(value) else f"{value:.1%}"
+
+
+def _but(share: float) -> str:
+    return f", {share:.1%} of voxels left out," if share else ""
 
 
 def _mm(value: float | None) -> str:

@@ -55,6 +55,7 @@ class Promises:
     level: float
     set_alpha: float
     contour_alpha: float
+    contour_share: float
     outlier_alpha: float
     is_shared_temperature: bool
     use_vector_scaling: bool
@@ -127,6 +128,7 @@ def _add_promises(parser: argparse.ArgumentParser) -> None:
         "-level": (0.9, "share of cases whose Dice reaches its lower bound"),
         "-set_alpha": (0.05, "share of voxels whose label may be missing in the prediction set"),
         "-contour_alpha": (0.1, "share of cases whose boundary may lie beyond the contours"),
+        "-contour_share": (0.0, "share of a label's voxels that its contours may leave out"),
         "-outlier_alpha": (0.05, "share of known cases that may be called out of distribution"),
     }
     for flag, (default, text) in shares.items():
@@ -205,6 +207,7 @@ def build_request(arguments: argparse.Namespace) -> Request:
             level=arguments.level,
             set_alpha=arguments.set_alpha,
             contour_alpha=arguments.contour_alpha,
+            contour_share=arguments.contour_share,
             outlier_alpha=arguments.outlier_alpha,
             is_shared_temperature=arguments.shared_temperature,
             use_vector_scaling=arguments.vector_scaling,

@@ -84,6 +84,20 @@ def test_fused_dice_is_that_of_the_segmentation_where_as_many_heads_are_fused(
     assert seen["fused_dice"][default] == pytest.approx(np.mean(dice), abs=2e-3)  # half precision
 
 
+def test_contours_may_leave_out_a_share_of_voxels(tmp_path: Path) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    labels = prediction.segmentation().copy()
+    labels[0, 0, 0] = 1  # a stray voxel far from everything, beyond the crop
+    file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
+    reference = read_reference(file, prediction, predictor.model)
+    strict, mild = (
+        observe(prediction, reference, fold="0", contour_share=share) for share in (0.0, 0.01)
+    )
+    assert strict["outer_mm"][0] > 1
+    assert not mild["outer_mm"].any()
+    assert mild["contour_share"] == 0.01
+
+
 @pytest.mark.parametrize("model", [MODEL, RESAMPLED], ids=["same axes", "resampled"])
 def test_labels_come_to_the_network_s_grid_as_nnunet_brings_them(
     tmp_path: Path, model: TinyModel
