@@ -99,7 +99,8 @@ def _voxels(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
         )
         yield (
             f"Contours: the boundary{_but(contours.tolerated_share)} lies between them in "
-            f"{_share(figures.contour_coverage)} of cases and labels (promised {1 - contours.alpha:.0%}); {margins}."
+            f"{_share(figures.contour_coverage)} of cases and labels "
+            f"(promised {1 - contours.alpha:.0%}); {margins}."
         )
 
 
