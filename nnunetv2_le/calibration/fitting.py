@@ -21,7 +21,7 @@ from nnunetv2_le.calibration.contours import BoundaryDistances, fit_contours
 from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
 from nnunetv2_le.calibration.observed_case import FUSED, ObservedCase
-from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution
+from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution, require_enough_known
 from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve, fit_prediction_sets
 from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
@@ -76,6 +76,7 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
         (1 - settings.level, "a lower bound of Dice (-level)"),
         (settings.set_alpha, "prediction sets (-set_alpha)"),
         (settings.contour_alpha / 2, "contours (half of -contour_alpha)"),
+        (settings.outlier_alpha, "a flag of cases out of distribution (-outlier_alpha)"),
     ):
         require_enough(num_groups, alpha, purpose=purpose)
 
@@ -151,7 +152,7 @@ def fit_calibration(
             boundary_table(observed, labels), alpha=settings.contour_alpha, groups=numbers
         ),
         outlier_alpha=settings.outlier_alpha,
-        features=_known_features(observed, groups),
+        features=_known_features(observed, groups, alpha=settings.outlier_alpha),
     )
 
 
@@ -247,7 +248,7 @@ def _probabilities(
 
 
 def _known_features(
-    observed: Sequence[ObservedCase], groups: Sequence[str]
+    observed: Sequence[ObservedCase], groups: Sequence[str], *, alpha: float
 ) -> dict[str, KnownFeatures]:
     """Features of each fold's cases; folds whose cases are too few are left out."""
     known = {}
@@ -267,7 +268,18 @@ def _known_features(
         found = _or_none(f"Distances to the known cases of fold {fold}", check)
         if found is not None:
             known[fold] = found
+            _warn_of_few(fold, len(set(of_fold)) or len(features), alpha)
     return known
+
+
+def _warn_of_few(fold: str, num_known: int, alpha: float) -> None:
+    """Networks of different folds are not compared: each knows its own cases alone."""
+    try:
+        require_enough_known(num_known, alpha)
+    except InputError as error:
+        logger.warning(
+            "With fold %s no case is ever flagged as out of distribution: %s.", fold, error
+        )
 
 
 def _or_none(what: str, fit: Callable[[], Part]) -> Part | None:

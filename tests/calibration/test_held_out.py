@@ -1,0 +1,90 @@
+"""Figures of cases that were held out, on made-up cases with known answers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from calibration.made_up_cases import made_up_cases
+
+from nnunetv2_le.calibration.cases import CalibrationCases
+from nnunetv2_le.calibration.contours import BoundaryDistances
+from nnunetv2_le.calibration.fitting import FitSettings, require_enough_cases
+from nnunetv2_le.calibration.held_out import HeldOutFigures, held_out_figures
+from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve
+from nnunetv2_le.errors import InputError, SettingError
+
+SETTINGS = FitSettings(
+    tolerance=0.75, alpha=0.1, level=0.9, set_alpha=0.1, contour_alpha=0.2, outlier_alpha=0.1
+)
+
+
+def figures(cases: CalibrationCases, settings: FitSettings = SETTINGS) -> HeldOutFigures:
+    rng, number = np.random.default_rng(1), len(cases.cases)
+    curves: list[CaseCurve] = []
+    for _ in range(number):
+        share = rng.dirichlet([4.0, 1.0, 1.0], size=400).T
+        truth = (share.cumsum(0) < rng.uniform(size=400)).sum(0)
+        curves.append(case_curve(share, truth))
+    near = [BoundaryDistances(*map(float, pair)) for pair in rng.gamma(2.0, size=(number, 2))]
+    return held_out_figures(cases, curves=curves, distances={"a": near}, settings=settings)
+
+
+def test_promises_hold_on_exchangeable_cases() -> None:
+    found = figures(made_up_cases(200))
+    assert found.coverage == pytest.approx(0.9, abs=0.06)
+    assert found.risk < 0.15
+    assert found.set_coverage > 0.88
+    assert found.contour_coverage > 0.75
+    assert found.mean_absolute_error < 0.8 * found.baseline_error
+    assert 0 < found.workload < 1
+
+
+def test_the_risk_is_counted_with_the_cases_that_are_not_flagged() -> None:
+    cases = made_up_cases(60)
+    everything_poor = figures(cases, replace(SETTINGS, tolerance=1.0))
+    assert everything_poor.workload > 0.85
+    nothing_poor = figures(cases, replace(SETTINGS, tolerance=1e-6))
+    assert nothing_poor.risk == 0
+
+
+def test_every_patient_is_a_fold_where_five_folds_leave_too_few() -> None:
+    found = figures(made_up_cases(11))  # ten are needed
+    assert not math.isnan(found.coverage)
+
+
+def test_too_few_cases_give_no_figure_instead_of_a_wrong_one() -> None:
+    found = figures(made_up_cases(10))
+    assert math.isnan(found.coverage)
+    assert math.isnan(found.risk)
+    assert not math.isnan(found.set_coverage)  # nine are enough for these
+
+
+def test_patients_are_never_split() -> None:
+    cases = made_up_cases(30)
+    twins = CalibrationCases(cases.cases, cases.case, groups=tuple(str(n // 3) for n in range(30)))
+    found = figures(twins)  # ten patients: as ten cases
+    assert math.isnan(found.coverage)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"alpha": 0.01}, r"-alpha\) at alpha 0.01 needs at least 99"),
+        ({"level": 0.99}, r"-level\) at alpha 0.01 needs at least 99"),
+        ({"set_alpha": 0.01}, r"-set_alpha\) at alpha 0.01 needs at least 99"),
+        ({"contour_alpha": 0.02}, r"-contour_alpha\) at alpha 0.01 needs at least 99"),
+        ({"outlier_alpha": 0.01}, r"-outlier_alpha\) at alpha 0.01 needs at least 99"),
+    ],
+)
+def test_what_so_few_cases_cannot_promise_is_refused_by_name(
+    changed: dict[str, float], said: str
+) -> None:
+    require_enough_cases(30, SETTINGS)
+    with pytest.raises(InputError, match=said):
+        require_enough_cases(30, replace(SETTINGS, **changed))
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingError, match="between 0 and 1"):
+        require_enough_cases(30, replace(SETTINGS, outlier_alpha=0.0))
