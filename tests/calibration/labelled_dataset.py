@@ -14,7 +14,10 @@ from nnunetv2_le.cli.calibrate import main as calibrate
 from nnunetv2_le.cli.predict_from_modelfolder import main as predict
 
 DATASET = "Dataset999_Tiny"
-PROMISES = ("-alpha", "0.1", "-set_alpha", "0.1", "-contour_alpha", "0.2", "-tolerance", "0.3")
+PROMISES = (
+    *("-alpha", "0.1", "-set_alpha", "0.1", "-contour_alpha", "0.2", "-outlier_alpha", "0.1"),
+    *("-tolerance", "0.3"),
+)
 WAYS = ("-device", "cpu", "--disable_progress_bar", "-npp", "0", "-nps", "0")
 
 
