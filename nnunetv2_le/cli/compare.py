@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.common import run_main
-from nnunetv2_le.cli.evaluate import Options, add_options, evaluate_folder, options_of, report
+from nnunetv2_le.cli.evaluate import evaluate_folder, report
+from nnunetv2_le.cli.evaluation_options import Options, add_options, options_of
 from nnunetv2_le.errors import SettingError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict_arguments import (
@@ -22,6 +22,9 @@ from nnunetv2_le.cli.predict_arguments import (
 )
 from nnunetv2_le.cli.review_list import review_lines
 from nnunetv2_le.errors import CaseError, SettingError
+
+if TYPE_CHECKING:
+    from nnunetv2_le.inference.settings import PredictionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -77,24 +80,11 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nnunetv2_le.calibration.applying import calibrated_predictor
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
-    from nnunetv2_le.inference.settings import PredictionSettings
 
-    settings = PredictionSettings(
-        families=request.families,
-        num_samples=request.num_samples,
-        skip_heads=request.skip_heads,
-        fusion=request.fusion,  # type: ignore[arg-type]
-        maps=request.maps,
-        save_probabilities=request.save_probabilities,
-        save_heads=request.save_heads,
-        step_size=request.step_size,
-        use_mirroring=request.use_mirroring,
-        perform_everything_on_device=request.perform_everything_on_device,
-    )
     load = LayerEnsemblePredictor.from_model_folder
     predictor = (calibrated_predictor if request.use_calibration else load)(
         model_folders,
-        settings,
+        _settings(request),
         folds=request.folds,
         checkpoint_name=request.checkpoints,
         device=torch_device(request.device),
@@ -122,6 +112,23 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
             f"({', '.join(summary.failed)}); the reasons are in {request.output / 'failed.csv'}. "
             "Mend them and run again with --continue_prediction."
         )
+
+
+def _settings(request: PredictRequest) -> "PredictionSettings":
+    from nnunetv2_le.inference.settings import PredictionSettings
+
+    return PredictionSettings(
+        families=request.families,
+        num_samples=request.num_samples,
+        skip_heads=request.skip_heads,
+        fusion=request.fusion,  # type: ignore[arg-type]
+        maps=request.maps,
+        save_probabilities=request.save_probabilities,
+        save_heads=request.save_heads,
+        step_size=request.step_size,
+        use_mirroring=request.use_mirroring,
+        perform_everything_on_device=request.perform_everything_on_device,
+    )
 
 
 def torch_device(name: str) -> Any:
