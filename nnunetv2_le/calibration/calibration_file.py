@@ -7,8 +7,6 @@ Conventions:
     Neither file is a pickle, and reading them runs nothing.
 """
 
-import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,13 +14,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from nnunetv2_le.calibration.contours import ContourMargins
 from nnunetv2_le.calibration.flag import FlagRule
 from nnunetv2_le.calibration.head_skip import HeadSkip
 from nnunetv2_le.calibration.json_values import from_json, to_json
+from nnunetv2_le.calibration.known_features import (
+    FEATURES_FILE,
+    KnownFeatures,
+    checksum,
+    packed,
+    read_features,
+)
 from nnunetv2_le.calibration.predicted_dice import PredictedDice
 from nnunetv2_le.calibration.prediction_sets import PredictionSets
 from nnunetv2_le.calibration.temperature import Temperature
@@ -31,7 +33,6 @@ from nnunetv2_le.errors import InputError, OutputError
 from nnunetv2_le.version import __version__
 
 CALIBRATION_FILE = "calibration.json"
-FEATURES_FILE = "calibration_features.npz"
 FORMAT = 1
 
 
@@ -68,19 +69,6 @@ class Identity:
     checksums: dict[str, str]
     version: str = __version__
     settings: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class KnownFeatures:
-    """Feature vectors of the known cases of one fold's network.
-
-    Attributes:
-        features: of each case.
-        groups: the patient of each case; empty: every case is one.
-    """
-
-    features: Float[np.ndarray, "cases features"]
-    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,11 +140,11 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    features = _packed(calibration.features) if calibration.features else b""
+    features = packed(calibration.features)
     stored = _Stored(
         format=FORMAT,
         feature_groups={fold: known.groups for fold, known in calibration.features.items()},
-        features_sha256=hashlib.sha256(features).hexdigest() if features else "",
+        features_sha256=checksum(features),
         **{name: getattr(calibration, name) for name in _shared_fields()},
     )
     text = json.dumps(to_json(stored), indent=2, allow_nan=False) + "\n"
@@ -183,7 +171,9 @@ def read_calibration(folder: Path) -> Calibration:
     stored = _read_json(path)
     features: dict[str, KnownFeatures] = {}
     if stored.features_sha256:
-        arrays = _unpacked(folder / FEATURES_FILE, stored)
+        arrays = read_features(
+            folder / FEATURES_FILE, sha256=stored.features_sha256, made_with=CALIBRATION_FILE
+        )
         features = {
             fold: KnownFeatures(arrays[fold], groups)
             for fold, groups in stored.feature_groups.items()
@@ -252,29 +242,6 @@ def _differing(theirs: dict[str, str], ours: dict[str, str]) -> tuple[str, str]:
 
 def _shared_fields() -> list[str]:
     return [part.name for part in fields(Calibration) if part.name != "features"]
-
-
-def _packed(features: dict[str, KnownFeatures]) -> bytes:
-    stream = io.BytesIO()
-    arrays: dict[str, Any] = {fold: np.asarray(known.features) for fold, known in features.items()}
-    np.savez(stream, **arrays)
-    return stream.getvalue()
-
-
-def _unpacked(path: Path, stored: _Stored) -> dict[str, np.ndarray]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} belongs to the calibration and cannot be read: {error.strerror}; calibrate "
-            "again"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != stored.features_sha256:
-        raise InputError(
-            f"{path} is not the file that {CALIBRATION_FILE} was written with; calibrate again"
-        )
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def _read_json(path: Path) -> _Stored:

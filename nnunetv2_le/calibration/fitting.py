@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from nnunetv2_le.calibration.calibration_file import Calibration, Identity, KnownFeatures
+from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases, group_numbers
 from nnunetv2_le.calibration.conformal import require_enough
 from nnunetv2_le.calibration.contours import BoundaryDistances, fit_contours
 from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
+from nnunetv2_le.calibration.known_features import KnownFeatures
 from nnunetv2_le.calibration.observed_case import FUSED, ObservedCase
 from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution, require_enough_known
 from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve, fit_prediction_sets

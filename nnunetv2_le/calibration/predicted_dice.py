@@ -19,8 +19,7 @@ Assumption:
 
 References:
     Barber, Candes, Ramdas and Tibshirani 2021, arXiv:1905.02928 (CV+). Lee, Barber and Willett
-    2023,
-    arXiv:2306.06342 (groups). ``documentation/decisions/015-conformal-lower-bounds.md``.
+    2023, arXiv:2306.06342 (groups). ``documentation/decisions/015-conformal-lower-bounds.md``.
 """
 
 from collections.abc import Mapping
@@ -191,12 +190,7 @@ def fit_predicted_dice(
     dice, scores = np.asarray(table.dice)[counts], rows(table.scores, counts)
     patients = group_numbers(groups[counts].tolist(), len(dice))
     num_patients = len(np.unique(patients))
-    if num_patients < MIN_PATIENTS:
-        raise InputError(
-            f"predicted Dice needs at least {MIN_PATIENTS} labelled patients with a segmentation, "
-            f"got {num_patients}; label more cases"
-        )
-    require_enough(num_patients, 1 - level, purpose="a lower bound of Dice")
+    _require_patients(num_patients, level)
     columns = _usable_columns(scores, main)
     choose = partial(_choose, scores, dice, patients=patients, main=main, columns=columns)
     weights, folds = group_weights(patients), []
@@ -218,6 +212,15 @@ def fit_predicted_dice(
         num_undefined=int(np.count_nonzero(~counts)),
     )
     return FittedDice(predicted, _spread(held_out, counts))
+
+
+def _require_patients(number: int, level: float) -> None:
+    if number < MIN_PATIENTS:
+        raise InputError(
+            f"predicted Dice needs at least {MIN_PATIENTS} labelled patients with a segmentation, "
+            f"got {number}; label more cases"
+        )
+    require_enough(number, 1 - level, purpose="a lower bound of Dice")
 
 
 def _choose(

@@ -18,7 +18,6 @@ References:
     Guo et al. 2017, arXiv:1706.04599 (temperature scaling).
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,18 +25,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
-from scipy.interpolate import BPoly
-from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.calibration.nll_curve import log_temperature_of_minimum, nll_at, nll_curve
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.uncertainty.probabilities import probabilities
 
 VoxelRegion = Literal["image", "roi"]
 
-LOG_NODES = np.linspace(math.log(0.1), math.log(20.0), 11)
 NUM_FOLDS = 5
 _CHUNK_VALUES = 2**20
 _MAX_SAMPLED_VALUES = 400_000  # of a case: 1.6 MB, however many classes and members there are
@@ -151,7 +147,7 @@ class TemperatureSearch:
         step = max(1, _CHUNK_VALUES // (members * channels))
         pieces = [slice(start, start + step) for start in range(0, voxels, step)]
         curves = [
-            _curve(logits[..., piece], truth[..., piece], has_regions=self.has_regions)
+            nll_curve(logits[..., piece], truth[..., piece], has_regions=self.has_regions)
             for piece in pieces
         ]
         self.curves.append(np.sum(curves, axis=0))
@@ -243,52 +239,10 @@ def best_log_temperatures(
     """Ln T that minimises the sum of the cases' curves, for each member or for their sum."""
     total = curves.sum(axis=0)
     if is_shared:
-        return np.full(total.shape[-1], _minimum(total.sum(axis=-1)))
-    return np.array([_minimum(total[..., member]) for member in range(total.shape[-1])])
-
-
-def _minimum(curve: Float[np.ndarray, "nodes orders"]) -> float:
-    best = int(np.argmin(curve[:, 0]))
-    low, high = LOG_NODES[max(0, best - 1)], LOG_NODES[min(len(LOG_NODES) - 1, best + 1)]
-    polynomial = BPoly.from_derivatives(LOG_NODES, curve)
-    found = minimize_scalar(
-        polynomial, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
+        return np.full(total.shape[-1], log_temperature_of_minimum(total.sum(axis=-1)))
+    return np.array(
+        [log_temperature_of_minimum(total[..., member]) for member in range(total.shape[-1])]
     )
-    return float(found.x if found.fun <= curve[best, 0] else LOG_NODES[best])
-
-
-def _curve(
-    logits: np.ndarray, truth: np.ndarray, *, has_regions: bool
-) -> Float[np.ndarray, "nodes orders members"]:
-    """NLL and its derivatives by ln T at each node, summed over voxels.
-
-    With b = 1/T, z the logits: f = ln sum exp(b z) - b z_true, df/du = -b (E[z] - z_true),
-    d2f/du2 = b (E[z] - z_true) + b^2 Var[z] for u = ln T. A region is the softmax of (0, z).
-    """
-    scores = torch.from_numpy(np.asarray(logits, dtype=np.float32))
-    answers = torch.from_numpy(np.asarray(truth, dtype=np.int64))
-    share = 1.0
-    if has_regions:
-        share = 1.0 / scores.shape[1]
-        scores, answers = scores.flatten(1), answers.flatten()
-        scores = torch.stack([torch.zeros_like(scores), scores], dim=1)
-    of_truth = scores.gather(1, answers.expand(len(scores), 1, -1))[:, 0]
-    # relative to the truth nothing large is ever subtracted
-    relative = scores - of_truth[:, None]
-    nodes = [_node(relative, math.exp(-node)) for node in LOG_NODES]
-    return np.stack(nodes) * share
-
-
-def _node(relative: Tensor, inverse: float) -> Float[np.ndarray, "orders members"]:
-    scaled = relative * inverse
-    log_sum = scaled.logsumexp(1)
-    weights = (scaled - log_sum[:, None]).exp_()
-    mean = (weights * scaled).sum(1)
-    variance = (weights * scaled.square()).sum(1) - mean.square()
-    orders = torch.stack(
-        [part.sum(1, dtype=torch.float64) for part in (log_sum, -mean, mean + variance)]
-    )
-    return np.asarray(orders.numpy())
 
 
 def _mean_nll(
@@ -298,8 +252,7 @@ def _mean_nll(
     sums = np.zeros(len(search.members))
     for curve, values in zip(search.curves, log_temperatures, strict=True):
         for member, value in enumerate(values):
-            polynomial = BPoly.from_derivatives(LOG_NODES, curve[..., member])
-            sums[member] += float(polynomial(value))
+            sums[member] += nll_at(curve[..., member], value)
     return tuple((sums / sum(search.num_voxels)).tolist())
 
 

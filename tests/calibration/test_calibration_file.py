@@ -10,10 +10,8 @@ from calibration.made_up_cases import made_up_cases
 
 from nnunetv2_le.calibration.calibration_file import (
     CALIBRATION_FILE,
-    FEATURES_FILE,
     Calibration,
     Identity,
-    KnownFeatures,
     fold_names,
     read_calibration,
     require_matches,
@@ -22,6 +20,7 @@ from nnunetv2_le.calibration.calibration_file import (
 from nnunetv2_le.calibration.contours import BoundaryDistances, fit_contours
 from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import fit_head_skip
+from nnunetv2_le.calibration.known_features import FEATURES_FILE, KnownFeatures
 from nnunetv2_le.calibration.prediction_sets import case_curve, fit_prediction_sets
 from nnunetv2_le.calibration.temperature import TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import fit_vector_scaling

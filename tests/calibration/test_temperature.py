@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from calibration.made_up_logits import made_up, search_of
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from nnunetv2_le.calibration.nll_curve import LOG_NODES
 from nnunetv2_le.calibration.temperature import (
-    LOG_NODES,
     TemperatureSearch,
     fit_temperature,
     region_of_interest,
@@ -48,18 +47,6 @@ def test_one_temperature_in_all_minimises_the_sum():
     assert len(set(fitted.values)) == 1
     expected = direct(lambda t: nll(kept, 0, t) + nll(kept, 1, t))
     assert fitted.values[0] == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_nodes_hold_the_nll_and_its_two_derivatives():
-    search, kept, _ = search_of((1.5,), cases=1)
-    stack, truth = torch.from_numpy(kept[0][0][0]).double(), torch.from_numpy(kept[0][1])
-    for node in (0, 4, 10):
-        u = torch.tensor(float(LOG_NODES[node]), dtype=torch.float64, requires_grad=True)
-        value = torch.nn.functional.cross_entropy((stack / u.exp()).T, truth, reduction="sum")
-        (first,) = torch.autograd.grad(value, u, create_graph=True)
-        (second,) = torch.autograd.grad(first, u)
-        expected = [value.item(), first.item(), second.item()]
-        assert search.curves[0][node, :, 0] == pytest.approx(expected, rel=1e-5, abs=1e-3)
 
 
 def test_pieces_of_a_large_case_add_up(monkeypatch):
