@@ -86,6 +86,7 @@ class LayerEnsembleUNet(nn.Module):
 
     @has_regions.setter
     def has_regions(self, value: bool) -> None:
+        """Set by the trainer, from the labels of the data set."""
         self.extra_heads.seg_layers.has_regions = value
 
     def forward(self, images: Float[Tensor, "batch channels *space"]) -> list[Tensor] | Tensor:

@@ -48,12 +48,7 @@ def case_figures(
         InputError: if a file cannot be read or its shape does not fit.
     """
     prediction, spacing = read_segmentation(files.prediction, dataset.reader)
-    raters = [read_segmentation(file, dataset.reader)[0] for file in files.references]
-    reference = raters[0] if len(raters) == 1 else consensus(raters)
-    if reference.shape != prediction.shape:
-        raise InputError(
-            f"{files.case}: reference {reference.shape} and prediction {prediction.shape} differ"
-        )
+    reference = _reference(files, dataset, prediction.shape)
     index = busiest_slice([reference, prediction])
     figure = case_figure(
         prediction,
@@ -81,6 +76,15 @@ def case_figures(
         )
         written += save_figure(figure, folder, f"layer_agreement_{files.case}")
     return written
+
+
+def _reference(files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, ...]) -> np.ndarray:
+    """The label, or the consensus of several raters."""
+    raters = [read_segmentation(file, dataset.reader)[0] for file in files.references]
+    reference = raters[0] if len(raters) == 1 else consensus(raters)
+    if reference.shape != shape:
+        raise InputError(f"{files.case}: reference {reference.shape} and prediction {shape} differ")
+    return reference
 
 
 def _maps(files: CaseFiles, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

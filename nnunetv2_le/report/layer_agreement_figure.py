@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
@@ -43,16 +44,9 @@ def layer_agreement_figure(
         )
     figure = new_figure(width=max(6.0, 1.4 * count), height=5)
     rows = figure.add_gridspec(2, count, height_ratios=(2, 1))
-    axes = figure.add_subplot(rows[0, :])
-    first = count - 1 - len(agreements)  # heads that were skipped
-    axes.plot(np.arange(first, count - 1) + 1.5, agreements, "o-", color=COLOURS[0])
-    axes.set_xlim(0.5, count + 0.5)
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel("head, shallow to deep")
-    axes.set_ylabel("Dice of a head with the next")
-    area = float(aula(np.asarray(agreements, dtype=np.float64)))
-    axes.set_title(case if np.isnan(area) else f"{case}, AULA {area:.2f}", fontsize="medium")
     names = [str(head + 1) for head in range(count)] if head_names is None else list(head_names)
+    axes = figure.add_subplot(rows[0, :])
+    _draw_curve(axes, agreements, case=case, count=count)
     axes.set_xticks(range(1, count + 1), names)
     highest = max(1, *(int(segmentation.max()) for segmentation in segmentations))
     for head, segmentation in enumerate(segmentations):
@@ -68,3 +62,15 @@ def layer_agreement_figure(
         panel.set_axis_off()
         panel.set_title(names[head], fontsize="small")
     return figure
+
+
+def _draw_curve(axes: Axes, agreements: Sequence[float], *, case: str, count: int) -> None:
+    """Agreement between neighbours, with the area below it in the title."""
+    first = count - 1 - len(agreements)  # heads that were skipped
+    axes.plot(np.arange(first, count - 1) + 1.5, agreements, "o-", color=COLOURS[0])
+    axes.set_xlim(0.5, count + 0.5)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("head, shallow to deep")
+    axes.set_ylabel("Dice of a head with the next")
+    area = float(aula(np.asarray(agreements, dtype=np.float64)))
+    axes.set_title(case if np.isnan(area) else f"{case}, AULA {area:.2f}", fontsize="medium")

@@ -46,21 +46,19 @@ def score_case(
     """Score a case from what the accumulator kept.
 
     Agreement: one value a label, and their mean for the case. A label that every member and the
-        fused segmentation leave empty
-    counts 1; if that is so for every label, the case is an empty prediction and all its agreement
-    scores (its labels' too) are
-    NaN: perfect agreement on nothing is not confidence. AULA needs an ordered family of at least
-        two members, else it is NaN. Soft Dice of a label that the fused segmentation leaves empty
-        is 0 where at least half of the members give it to a voxel, else undefined.
+    fused segmentation leave empty counts 1; if that is so for every label, the case is an empty
+    prediction and all its agreement scores (its labels' too) are NaN: perfect agreement on nothing
+    is not confidence. AULA needs an ordered family of at least two members, else it is NaN. Soft
+    Dice of a label that the fused segmentation leaves empty is 0 where at least half of the members
+    give it to a voxel, else undefined.
 
     Maps: aggregated over the fused mask of each label, and for the case over the union of these
-        masks.
+    masks.
 
     Volumes: of a label its fused volume and the standard deviation (divisor: members) of its volume
-        over the members of all
-    families; of the case the volume of the union, and the standard deviation of each member's sum
-    of label volumes. For classes that sum is the member's foreground; overlapping regions count as
-    often in it as they overlap.
+    over the members of all families; of the case the volume of the union, and the standard
+    deviation of each member's sum of label volumes. For classes that sum is the member's
+    foreground; overlapping regions count as often in it as they overlap.
 
     Args:
         case: name of the case.
@@ -76,24 +74,21 @@ def score_case(
     counts = accumulated.counts
     is_empty = not (counts.pairs.any() or counts.fused.any())
     curves = _curves(counts, plan, skip_heads)
-    agreements = _agreements(counts, plan, curves) | _soft_dice(accumulated, plan)
-    if is_empty:
-        agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
-    names = [name for name in case_columns(plan) if name in agreements]
+    agreements = _agreements(accumulated, plan, curves, is_empty=is_empty)
     sums = {
         name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan, accumulated.maps)
     }
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
     union = accumulated.fused_foreground
     scores = {
-        **{name: _mean_of_defined(agreements[name]) for name in names},
+        **{name: _mean_of_defined(values) for name, values in agreements.items()},
         **_aggregates(sums, union),
         "volume_ml": int(np.count_nonzero(union)) * voxel_volume_ml,
         "volume_std_ml": float(sizes.sum(axis=0).std()),
     }
     per_label = {
         name: {
-            **{column: float(agreements[column][number]) for column in names},
+            **{column: float(values[number]) for column, values in agreements.items()},
             **_aggregates(sums, accumulated.fused_mask(number)),
             "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
             "volume_std_ml": float(sizes[number].std()),
@@ -128,8 +123,14 @@ def _ordered_family(plan: MemberPlan) -> Family | None:
 
 
 def _agreements(
-    counts: OverlapCounts, plan: MemberPlan, curves: Float[np.ndarray, "labels agreements"]
+    accumulated: Accumulated,
+    plan: MemberPlan,
+    curves: Float[np.ndarray, "labels agreements"],
+    *,
+    is_empty: bool,
 ) -> dict[str, Float[np.ndarray, "labels"]]:
+    """Agreement and soft Dice of each label, in the order of the columns."""
+    counts = accumulated.counts
     agreements = {
         "aula": aula(curves),
         "aula_normalized": aula_normalized(curves),
@@ -139,7 +140,10 @@ def _agreements(
         members = plan.numbers(family)
         agreements[f"{family.name}_pairwise_dice"] = pairwise_dice(counts, members)
         agreements[f"{family.name}_consensus_dice"] = consensus_dice(counts, members)
-    return agreements
+    agreements |= _soft_dice(accumulated, plan)
+    if is_empty:
+        agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
+    return {name: agreements[name] for name in case_columns(plan) if name in agreements}
 
 
 def _soft_dice(
