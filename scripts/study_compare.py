@@ -24,6 +24,8 @@ from study import STUDIES, TRAINERS, Study, test_cases, train_model
 from nnunetv2_le.cli import compare, evaluate, predict_from_modelfolder
 
 METHODS = dict(zip(("stock", "layer_ensemble"), TRAINERS, strict=True))
+SHOWN = ("consensus_dice", "soft_dice")
+ALONE = ("risk_coverage", "quality_control_dice_0.8", "skip_heads")
 SCORES = ("aula_normalized", "consensus_dice", "soft_dice", "entropy_foreground_mean")
 
 
@@ -79,12 +81,19 @@ def run(study: Study, folder: Path, *, seed: int, figures: Path | None) -> None:
     call(compare.main, "-pred", *predictions, "-o", work / "compared", *common)
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
-        sources = {"compare": work / "compared", **{m: work / m / "evaluation" for m in METHODS}}
-        for source, place in sources.items():
-            for file in sorted((place / "figures").glob("*.png")):
-                if not file.name.startswith("case"):
-                    name = f"{study.dataset.split('_')[1].lower()}_{source}_{file.name}"
-                    shutil.copy(file, figures / name)
+        compared, alone = work / "compared", work / "layer_ensemble" / "evaluation"
+        for file in (
+            *(compared / "figures" / score / "risk_coverage.png" for score in SHOWN),
+            compared / "figures" / "reliability.png",
+            *(alone / "figures" / f"{name}.png" for name in ALONE),
+        ):
+            parts = (
+                study.dataset.split("_")[1].lower(),
+                file.relative_to(work).parts[0],
+                *file.parts[-2:],
+            )
+            name = "_".join(part for part in parts if part != "figures")
+            shutil.copy(file, figures / name)
 
 
 def main() -> int:

@@ -72,21 +72,22 @@ def read_confidence_tables(folder: Path) -> ConfidenceTables | None:
 
 
 def ranked_confidences(table: pd.DataFrame, score: Score) -> Float[np.ndarray, "cases"]:
-    """The score of each row, higher is better, with empty predictions at the end of the queue.
+    """The score of each row, higher is better, with empty segmentations at the end of the queue.
 
-    The agreement scores of an empty prediction are undefined (all members agree on nothing), but
-    the tables mark the case, so whoever works them off sees it first: it gets a confidence below
-    all others, one for all of them. Leaving it out instead would reward a method for failing there.
-    Other rows without the score stay NaN.
+    Where nothing is segmented, or every member agrees on nothing, scores are undefined; but the
+    tables show it (``volume_ml`` 0, ``empty_prediction``), so whoever works them off sees the case
+    first: it gets a confidence below all others, one for all of them. Leaving it out instead would
+    reward a method for failing there. Other rows without the score stay NaN.
 
     Args:
-        table: rows with the score, and ``empty_prediction`` where the prediction has it.
+        table: rows with the score, and ``volume_ml`` and ``empty_prediction`` where the prediction
+            has them.
         score: the column.
     """
     confidences = score.confidences(numbers(table, score.name))
-    if "empty_prediction" not in table.columns:
-        return confidences
-    is_empty = table["empty_prediction"].astype(str).str.lower().to_numpy() == "true"
+    is_empty = numbers(table, "volume_ml") == 0
+    if "empty_prediction" in table.columns:
+        is_empty |= table["empty_prediction"].astype(str).str.lower().to_numpy() == "true"
     defined = confidences[np.isfinite(confidences)]
     lowest = float(defined.min()) if len(defined) else 0.0
     return np.where(is_empty & ~np.isfinite(confidences), lowest - 1, confidences)

@@ -87,4 +87,4 @@ def _count(methods: Mapping[str, tuple[np.ndarray, np.ndarray]], dice_threshold:
     }
     if len(set(counts.values())) == 1:
         return f"poor cases: {next(iter(counts.values()))}"
-    return "poor cases: " + ", ".join(f"{count} ({name})" for name, count in counts.items())
+    return "\n".join(f"poor cases, {name}: {count}" for name, count in counts.items())

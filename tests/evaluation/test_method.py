@@ -77,6 +77,13 @@ def test_an_empty_prediction_is_ranked_behind_every_case_with_a_score():
         assert row[name] == pytest.approx(expected[name])
 
 
+def test_a_case_without_a_segmented_voxel_is_ranked_behind_every_case_with_a_score():
+    cases = made_up().assign(empty_prediction=False, volume_ml=1.0)
+    cases.loc["c1", ["agreement", "dice", "volume_ml"]] = np.nan, 0.0, 0.0
+    row = score_row(cases, AGREEMENT, settings=SETTINGS)
+    assert (row["num_without_score"], row["num_empty_ranked_last"]) == (0, 1)
+
+
 def test_failing_on_an_empty_prediction_is_not_rewarded():
     cases = made_up().assign(empty_prediction=False)
     cases.loc["c1", ["agreement", "dice"]] = np.nan, 0.0
