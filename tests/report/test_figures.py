@@ -87,7 +87,7 @@ def test_methods_with_other_poor_cases_get_references_of_their_own():
     methods = {"A": (DICE, CONFIDENCES), "B": (DICE + 0.1, CONFIDENCES)}
     figure = quality_control_figure(methods, dice_threshold=0.75)
     assert {"random, A", "random, B"} <= set(lines(figure))
-    assert figure.axes[0].get_title() == "poor cases: 3 of 5 (A), 2 of 5 (B)"
+    assert figure.axes[0].get_title() == "poor cases, A: 3 of 5\npoor cases, B: 2 of 5"
 
 
 def test_a_threshold_that_no_case_or_every_case_is_below_has_nothing_to_find():
