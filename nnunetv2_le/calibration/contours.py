@@ -8,20 +8,21 @@ Conventions:
 
 Metrics:
     outer distance of a case: the smallest dilation of the segmentation that contains the reference,
-    all but a tolerated share of its voxels.
+        all but a tolerated share of its voxels.
     inner distance: the smallest erosion of the segmentation that the reference contains, all but
-    the same share of the segmentation's voxels. The margins are conformal quantiles of these over
-    labelled cases. With a tolerated share of 0 (the default) a single stray voxel counts in full.
-    Empty reference: outer 0, inner the depth of the segmentation. Empty segmentation: inner 0;
-    outer infinite unless the reference is empty too. A margin that is infinite (too many missed
-    references) makes the outer contour the whole image.
+        the same share of the segmentation's voxels.
+
+    The margins are conformal quantiles of these over labelled cases. With a tolerated share of 0
+    (the default) a single stray voxel counts in full. Empty reference: outer 0, inner the depth of
+    the segmentation. Empty segmentation: inner 0; outer infinite unless the reference is empty too.
+    A margin that is infinite (too many missed references) makes the outer contour the whole image.
 
 Assumption:
     Exchangeability (see `conformal`).
 
 References:
-    Davenport 2024, arXiv:2410.03406 (inner and outer confidence sets). Mossina and
-    Friedrich 2025, arXiv:2503.05618 (conformal margins by morphology).
+    Davenport 2024, arXiv:2410.03406 (inner and outer confidence sets). Mossina and Friedrich
+    2025, arXiv:2503.05618 (conformal margins by morphology).
 """
 
 import math

@@ -8,11 +8,9 @@ Conventions:
     by their voxels.
 
 Metrics:
-    nll(T) = sum over voxels of -ln p_true(T), nats (regions: mean over regions). It adds up over
-    voxels, so each case adds its values at 11 temperatures from 0.1 to 20, with the first and
-    second derivative by ln T; between these nodes it is a polynomial of fifth degree (SciPy's
-    BPoly), whose minimum is found to 1e-6 in ln T. A test compares it with a minimisation on all
-    voxels: the two temperatures agree to 1 in 10,000.
+    nll(T) = sum over voxels of -ln p_true(T), nats (regions: mean over regions). Each case adds its
+    curve (see `nll_curve`), and the temperature is where their sum is lowest. A test compares it
+    with a minimisation on all voxels: the two temperatures agree to 1 in 10,000.
 
 References:
     Guo et al. 2017, arXiv:1706.04599 (temperature scaling).

@@ -51,7 +51,9 @@ def add_predict_arguments(
     """Add the shared arguments."""
     _add_paths(parser, default_folds)
     _add_ways(parser)
-    _add_members(parser)
+    group = parser.add_argument_group("members and uncertainty")
+    _add_members(group)
+    _add_outputs(group)
 
 
 def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] | None) -> None:
@@ -113,37 +115,39 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_members(parser: argparse.ArgumentParser) -> None:
-    members = parser.add_argument_group("members and uncertainty")
-    members.add_argument(
+def _add_members(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "-members",
         nargs="+",
         metavar="FAMILY",
         help=f"families of members: {' '.join(FAMILIES)} (default: the heads and mirrors that the "
         "model has)",
     )
-    members.add_argument(
+    group.add_argument(
         "-num_samples",
         type=int,
         default=10,
         metavar="N",
         help="samples of -members dropout (default: 10)",
     )
-    members.add_argument(
+    group.add_argument(
         "-skip_heads",
         type=int,
         default=0,
         metavar="N",
         help="leave the first N heads out of the layer agreement (default: 0)",
     )
-    members.add_argument(
+    group.add_argument(
         "-fusion",
         choices=get_args(Fusion),
         default="mean",
         help="how the last heads become the segmentation; nnunet: mean of logits (default: mean "
         "probability)",
     )
-    members.add_argument(
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "-maps",
         nargs="*",
         metavar="NAME",
@@ -153,12 +157,12 @@ def _add_members(parser: argparse.ArgumentParser) -> None:
         "model prediction_set, inner_contour, outer_contour (default: entropy; -maps without a "
         "name writes none)",
     )
-    members.add_argument(
+    group.add_argument(
         "--save_heads",
         action="store_true",
         help="write the probabilities of every head, a folder each, for nnUNetv2_ensemble",
     )
-    members.add_argument(
+    group.add_argument(
         "--no_calibration",
         action="store_true",
         help="do not apply the calibration.json that lies beside the model",

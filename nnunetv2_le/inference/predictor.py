@@ -29,11 +29,11 @@ from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.other_grids import plan_of_fused_heads, to_grid
 from nnunetv2_le.inference.prediction import CasePrediction, score_prediction
 from nnunetv2_le.inference.queue import CaseQueue, RunSummary
-from nnunetv2_le.inference.settings import PredictionSettings, require_maps
+from nnunetv2_le.inference.settings import PredictionSettings, require_heads, require_maps
 from nnunetv2_le.inference.tables import write_tables
 from nnunetv2_le.inference.whole_files import remove_leftovers
 from nnunetv2_le.inference.writing import CaseWriter
-from nnunetv2_le.types import HEAD_FAMILIES, MemberPlan
+from nnunetv2_le.types import MemberPlan
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class LayerEnsemblePredictor:
         )
         self.plan: MemberPlan = plan_members(self.ensemble, request)
         require_maps(self.settings.maps, self.plan.families, is_calibrated=judge is not None)
-        self._check_heads()
+        require_heads(self.settings, self.plan.families)
         networks = self.ensemble.networks
         self._grid = self._on_grid(self.model, networks, self.plan, self.settings)
         # a model that sees images otherwise is predicted by itself: what it says is one member
@@ -264,20 +264,6 @@ class LayerEnsemblePredictor:
         """A case as the first model sees it, and as each does that sees it otherwise."""
         others = {name: prepare(model) for name, model in self.ensemble.others.items()}
         return replace(prepare(self.model), others=others)
-
-    def _check_heads(self) -> None:
-        heads = next((f for f in self.plan.families if f.name in HEAD_FAMILIES), None)
-        if heads and heads.ordered and self.settings.skip_heads > len(heads.members) - 2:
-            raise SettingError(
-                "Layer agreement needs at least two heads: -skip_heads can be 0 to "
-                f"{len(heads.members) - 2} for this model with {len(heads.members)} heads; got "
-                f"{self.settings.skip_heads}."
-            )
-        if self.settings.save_heads and heads is None:
-            raise SettingError(
-                "--save_heads writes the heads of this run, but heads are not among its members. "
-                "Add heads to -members, or use a checkpoint with several heads."
-            )
 
     def _open_output(self, writer: CaseWriter, *, is_alone: bool) -> None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nnunetv2_le.errors import SettingError
-from nnunetv2_le.types import CALIBRATED_MAPS, DEFAULT_MAPS, Family, Fusion
+from nnunetv2_le.types import CALIBRATED_MAPS, DEFAULT_MAPS, HEAD_FAMILIES, Family, Fusion
 from nnunetv2_le.uncertainty.map_names import map_names, on_demand_maps
 
 
@@ -91,4 +91,24 @@ def require_maps(
         raise SettingError(
             f"-maps names maps that this run does not have: {' '.join(unknown)}. There are: "
             f"{' '.join(known)}."
+        )
+
+
+def require_heads(settings: PredictionSettings, families: Sequence[Family]) -> None:
+    """Refuse settings for heads that the run does not have.
+
+    Raises:
+        SettingError: too many heads are left out, or heads are to be written that are not there.
+    """
+    heads = next((family for family in families if family.name in HEAD_FAMILIES), None)
+    if heads and heads.ordered and settings.skip_heads > len(heads.members) - 2:
+        raise SettingError(
+            "Layer agreement needs at least two heads: -skip_heads can be 0 to "
+            f"{len(heads.members) - 2} for this model with {len(heads.members)} heads; got "
+            f"{settings.skip_heads}."
+        )
+    if settings.save_heads and heads is None:
+        raise SettingError(
+            "--save_heads writes the heads of this run, but heads are not among its members. "
+            "Add heads to -members, or use a checkpoint with several heads."
         )

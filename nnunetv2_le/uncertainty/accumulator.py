@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nnunetv2_le.errors import CaseError, SettingError
+from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import (
     FUSED,
     Accumulated,
@@ -36,6 +36,7 @@ from nnunetv2_le.uncertainty.fusion import (
 )
 from nnunetv2_le.uncertainty.map_names import map_names
 from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
+from nnunetv2_le.uncertainty.slabs import SlabOrder
 from nnunetv2_le.uncertainty.soft_dice import soft_sums
 from nnunetv2_le.uncertainty.t_test import inseparable_classes_p_value
 from nnunetv2_le.uncertainty.voxel_maps import (
@@ -87,7 +88,9 @@ class Accumulator:
         _check(plan, shape, fusion)
         self._plan, self._labels, self._fusion = plan, labels, fusion
         self._shape = shape
-        self._column, self._height, self._done = 0, 0, 0  # the band that is being filled
+        self._order = SlabOrder(
+            shape, num_members=plan.num_members, num_channels=labels.num_channels
+        )
         self._fused = list(plan.fused[-1:] if fusion == "last" else plan.fused)
         numbers = plan.num_family_members + 1  # and the fused prediction
         self._counts = torch.zeros((len(labels.names), numbers, numbers), dtype=torch.int64)
@@ -129,14 +132,13 @@ class Accumulator:
         Raises:
             CaseError: the slab does not follow the one before, or has the wrong shape.
         """
-        self._check_slab(start, column, logits)
+        self._order.require_next(start, column, logits)
         _, height, width = self._shape
         spans = logits.shape[3] == height
         blocks = [logits] if spans else list(torch.split(logits, 1, dim=2))
         for number, block in enumerate(blocks):
             self._add_block(((start + number) * height + column) * width, block.flatten(2))
-        self._column, self._height = column, logits.shape[3]
-        self._done = start + logits.shape[2]
+        self._order.came(start, column, logits)
 
     @torch.inference_mode()
     def result(self) -> Accumulated:
@@ -145,12 +147,7 @@ class Accumulator:
         Raises:
             CaseError: slabs did not cover the grid.
         """
-        if self._done != self._shape[0] or self._column + self._height != self._shape[1]:
-            raise CaseError(
-                f"expected logits for rows 0 to {self._shape[0]} of the grid, "
-                f"got rows 0 to {self._done} (columns 0 to {self._column + self._height} of "
-                f"{self._shape[1]}); add the missing slabs before asking for the result"
-            )
+        self._order.require_complete()
         if self._whole is not None:
             self._finish(self._whole)
         counts = self._counts.cpu().numpy()
@@ -266,27 +263,6 @@ class Accumulator:
                 decide(logits, has_regions=has_regions)[0],
             )
             self._compare(where, family[..., where], voxels)
-
-    def _check_slab(self, start: int, column: int, logits: Tensor) -> None:
-        rows, columns, width = self._shape
-        expected = (self._plan.num_members, self._labels.num_channels, columns, width)
-        came = (*logits.shape[:2], *logits.shape[3:])
-        if (came[:2], came[3]) != (expected[:2], width) or column + came[2] > columns:
-            raise CaseError(
-                f"expected a slab of {expected} (members, channels, height, width), got {came}; "
-                "give the logits of every member of the plan on the accumulator's grid"
-            )
-        follows = start == self._done
-        if column != self._column:
-            is_full = self._done == rows and column == self._column + self._height
-            follows = is_full and start == 0
-        elif self._height not in (0, logits.shape[3]):
-            follows = False
-        if not follows or start + logits.shape[2] > rows:
-            raise CaseError(
-                f"expected a slab from row {self._done} that ends by row {rows}, "
-                f"got rows {start} to {start + logits.shape[2]}; add slabs in order, each row once"
-            )
 
 
 def _check(plan: MemberPlan, shape: tuple[int, int, int], fusion: str) -> None:

@@ -75,9 +75,35 @@ def score_case(
     is_empty = not (counts.pairs.any() or counts.fused.any())
     curves = _curves(counts, plan, skip_heads)
     agreements = _agreements(accumulated, plan, curves, is_empty=is_empty)
+    scores, per_label = _rows(
+        accumulated, agreements, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
+    )
+    return CaseScores(
+        case=case,
+        scores=scores,
+        per_label=per_label,
+        components=component_scores(
+            accumulated, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
+        ),
+        empty_prediction=is_empty,
+        num_members=plan.num_family_members,
+        layer_agreement=tuple(curves.mean(axis=0).tolist()),
+    )
+
+
+def _rows(
+    accumulated: Accumulated,
+    agreements: dict[str, Float[np.ndarray, "labels"]],
+    *,
+    plan: MemberPlan,
+    labels: Labels,
+    voxel_volume_ml: float,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Scores of the case, and of each label by its name."""
     sums = {
         name: MapSums(accumulated.maps[name]) for name in aggregated_maps(plan, accumulated.maps)
     }
+    counts = accumulated.counts
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
     union = accumulated.fused_foreground
     scores = {
@@ -95,17 +121,7 @@ def score_case(
         }
         for number, name in enumerate(labels.names)
     }
-    return CaseScores(
-        case=case,
-        scores=scores,
-        per_label=per_label,
-        components=component_scores(
-            accumulated, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
-        ),
-        empty_prediction=is_empty,
-        num_members=plan.num_family_members,
-        layer_agreement=tuple(curves.mean(axis=0).tolist()),
-    )
+    return scores, per_label
 
 
 def _curves(
