@@ -39,9 +39,8 @@ logger = logging.getLogger(__name__)
 
 WORK_FOLDER = "calibration_work"
 
-# Other fused heads mean that every case is predicted once more (a mirror pass is
-# its fused heads). Less
-# Dice than this is not worth it.
+# Other fused heads mean that every case is predicted once more (a mirror pass is its fused heads).
+# Less Dice than this is not worth it.
 _WORTHWHILE_GAIN = 0.005
 
 
