@@ -45,6 +45,7 @@ TEST = (
     "mypy",
     "pytest",
     "pytest-cov",
+    "pytest-xdist",
     "ruff",
     "torchmetrics",
 )

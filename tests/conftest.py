@@ -23,8 +23,6 @@ NNUNET_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
-_without_data = pytest.StashKey[list[str]]()
-
 
 @dataclass(frozen=True)
 class NnunetFolders:
@@ -76,24 +74,10 @@ def _set_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetFolders:
     return NnunetFolders(*(root / variable for variable in NNUNET_VARIABLES))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_without_data] = []
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Remember which tests were skipped for want of data."""
-    outcome = yield
-    report = outcome.get_result()
-    if report.skipped and "real data are absent" in str(report.longrepr):
-        item.config.stash[_without_data].append(item.nodeid)
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly that tests on real data did not run."""
-    number = len(config.stash[_without_data])
+    skipped = terminalreporter.stats.get("skipped", [])
+    number = sum("real data are absent" in str(report.longrepr) for report in skipped)
     if number:
         terminalreporter.write_line(
             f"{number} TESTS WERE SKIPPED BECAUSE THE REAL DATA ARE ABSENT: SET {DATA_VARIABLE} TO "
