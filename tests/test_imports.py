@@ -20,6 +20,7 @@ COMMANDS = (
     "predict_from_modelfolder",
     "evaluate",
     "compare",
+    "calibrate",
     "demo",
 )
 
