@@ -53,8 +53,8 @@ class DemoRequest:
     device: str | None = None
     num_training: int = 20
     num_test: int = 8
-    num_epochs: int = 8
-    num_iterations_per_epoch: int = 40
+    num_epochs: int = 20
+    num_iterations_per_epoch: int = 50
     seed: int = 1
 
 
