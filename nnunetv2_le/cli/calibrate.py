@@ -201,18 +201,22 @@ def build_request(arguments: argparse.Namespace) -> Request:
         show_progress=not arguments.disable_progress_bar,
         num_preprocessing=arguments.npp,
         num_writing=arguments.nps,
-        promises=Promises(
-            tolerance=arguments.tolerance,
-            alpha=arguments.alpha,
-            level=arguments.level,
-            set_alpha=arguments.set_alpha,
-            contour_alpha=arguments.contour_alpha,
-            contour_share=arguments.contour_share,
-            outlier_alpha=arguments.outlier_alpha,
-            is_shared_temperature=arguments.shared_temperature,
-            use_vector_scaling=arguments.vector_scaling,
-            seed=arguments.seed,
-        ),
+        promises=_promises(arguments),
+    )
+
+
+def _promises(arguments: argparse.Namespace) -> Promises:
+    return Promises(
+        tolerance=arguments.tolerance,
+        alpha=arguments.alpha,
+        level=arguments.level,
+        set_alpha=arguments.set_alpha,
+        contour_alpha=arguments.contour_alpha,
+        contour_share=arguments.contour_share,
+        outlier_alpha=arguments.outlier_alpha,
+        is_shared_temperature=arguments.shared_temperature,
+        use_vector_scaling=arguments.vector_scaling,
+        seed=arguments.seed,
     )
 
 
@@ -228,15 +232,10 @@ def run(request: Request) -> None:
     from nnunetv2_le.calibration.report_lines import report_lines
     from nnunetv2_le.inference.settings import PredictionSettings
 
-    folder = request.model_folder
-    if folder is None:
-        folder = model_folder(
-            str(request.dataset), request.trainer, request.plans, str(request.configuration)
-        )
     with termination_interrupts():
         done = calibrate(
             CalibrationRequest(
-                model_folder=folder,
+                model_folder=_folder(request),
                 folds=request.folds,
                 checkpoint_name=request.checkpoint,
                 images=request.images,
@@ -262,6 +261,15 @@ def run(request: Request) -> None:
     for line in report_lines(done.calibration, done.figures):
         logger.info("%s", line)
     logger.info("Stored in %s; predict applies it from now on.", done.file)
+
+
+def _folder(request: Request) -> Path:
+    """The model's folder, named itself or as nnU-Net names it."""
+    if request.model_folder is not None:
+        return request.model_folder
+    return model_folder(
+        str(request.dataset), request.trainer, request.plans, str(request.configuration)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,3 +39,19 @@ class ExtraHeads(nn.Module):
     def __init__(self, heads: Iterable[nn.Module]) -> None:
         super().__init__()
         self.seg_layers = HeadList(heads)
+
+
+class WithExtraHeads(nn.Module):
+    """A network that holds heads as ``extra_heads``, which know what its channels are."""
+
+    extra_heads: ExtraHeads
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether channels are overlapping regions (sigmoid) or exclusive classes (softmax)."""
+        return self.extra_heads.seg_layers.has_regions
+
+    @has_regions.setter
+    def has_regions(self, value: bool) -> None:
+        """Set by the trainer, from the labels of the data set."""
+        self.extra_heads.seg_layers.has_regions = value

@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunetv2_le.network.blocks import conv_blocks, is_pooling, require_encoder_decoder
-from nnunetv2_le.network.extra_heads import ExtraHeads
+from nnunetv2_le.network.extra_heads import ExtraHeads, WithExtraHeads
 from nnunetv2_le.network.logits import mean_probability_logits, scale_gradient, upsample
 
 Granularity = Literal["stage", "block"]
 
 
-class LayerEnsembleUNet(nn.Module):
+class LayerEnsembleUNet(WithExtraHeads):
     """Segmentation heads on the layers of a convolutional encoder and decoder.
 
     Heads are ordered shallow to deep: the encoder from the input to the bottleneck, then the
@@ -78,16 +78,6 @@ class LayerEnsembleUNet(nn.Module):
         )
         self.head_names = tuple(self._head_names())
         self.num_fused_heads = min(num_fused_heads, len(self.head_names))
-
-    @property
-    def has_regions(self) -> bool:
-        """Whether channels are overlapping regions (sigmoid) or exclusive classes (softmax)."""
-        return self.extra_heads.seg_layers.has_regions
-
-    @has_regions.setter
-    def has_regions(self, value: bool) -> None:
-        """Set by the trainer, from the labels of the data set."""
-        self.extra_heads.seg_layers.has_regions = value
 
     def forward(self, images: Float[Tensor, "batch channels *space"]) -> list[Tensor] | Tensor:
         """Logits at the resolution of the images.

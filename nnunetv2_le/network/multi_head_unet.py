@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.network.blocks import require_encoder_decoder
-from nnunetv2_le.network.extra_heads import ExtraHeads
+from nnunetv2_le.network.extra_heads import ExtraHeads, WithExtraHeads
 from nnunetv2_le.network.logits import mean_probability_logits, scale_gradient
 
 
-class MultiHeadUNet(nn.Module):
+class MultiHeadUNet(WithExtraHeads):
     """Several copies of the last decoder stage and its head.
 
     The trunk gets the mean of the copies' gradients, each copy its own whole one: with one head
@@ -58,16 +58,6 @@ class MultiHeadUNet(nn.Module):
             for _ in range(num_heads - 1)
         )
         self.head_names = tuple(f"copy_{number}" for number in range(num_heads))
-
-    @property
-    def has_regions(self) -> bool:
-        """Whether channels are overlapping regions (sigmoid) or exclusive classes (softmax)."""
-        return self.extra_heads.seg_layers.has_regions
-
-    @has_regions.setter
-    def has_regions(self, value: bool) -> None:
-        """Set by the trainer, from the labels of the data set."""
-        self.extra_heads.seg_layers.has_regions = value
 
     def forward(self, images: Float[Tensor, "batch channels *space"]) -> list[Tensor] | Tensor:
         """Logits of a batch of patches.

@@ -1,5 +1,6 @@
 """What the trainers of this package share: their length, nnU-Net's U-Net, several heads."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -35,7 +36,46 @@ class OwnLengthTrainer(nnUNetTrainer):  # type: ignore[misc]
             self.num_epochs = self.length_epochs
 
 
-class SeveralHeadsTrainer(OwnLengthTrainer):
+class OwnNetworkTrainer(OwnLengthTrainer):
+    """For networks that are built on nnU-Net's U-Net."""
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network that the class builds on nnU-Net's own from the plans.
+
+        Raises:
+            UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
+                and decoder.
+        """
+        try:
+            unet: nn.Module = nnUNetTrainer.build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, True
+            )
+        except TypeError as error:  # such a network does not know the word deep_supervision
+            name = configuration_manager.network_arch_class_name
+            raise UnsupportedArchitectureError(
+                unsupported(name, f"cannot be built as one ({error})")
+            ) from error
+        return cls.network_on(unet, deep_supervision=enable_deep_supervision)
+
+    @classmethod
+    @abstractmethod
+    def network_on(cls, unet: Any, *, deep_supervision: bool) -> nn.Module:
+        """The network on nnU-Net's U-Net, which is built with deep supervision.
+
+        Raises:
+            UnsupportedArchitectureError: the U-Net has no convolutional encoder and decoder.
+        """
+
+
+class SeveralHeadsTrainer(OwnNetworkTrainer):
     """For networks with ``has_regions`` and ``deep_supervision`` of their own."""
 
     def initialize(self) -> None:
@@ -46,34 +86,6 @@ class SeveralHeadsTrainer(OwnLengthTrainer):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch between all heads (training) and the fused tensor (validation)."""
         unwrap(self.network).deep_supervision = enabled
-
-
-def build_unet(
-    plans_manager: PlansManager,
-    configuration_manager: ConfigurationManager,
-    num_input_channels: int,
-    num_output_channels: int,
-    enable_deep_supervision: bool,
-) -> nn.Module:
-    """nnU-Net's network from the plans.
-
-    Raises:
-        UnsupportedArchitectureError: the plans ask for a network that knows no deep supervision.
-    """
-    try:
-        unet: nn.Module = nnUNetTrainer.build_network_architecture(
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
-    except TypeError as error:  # such a network does not know the word deep_supervision
-        name = configuration_manager.network_arch_class_name
-        raise UnsupportedArchitectureError(
-            unsupported(name, f"cannot be built as one ({error})")
-        ) from error
-    return unet
 
 
 def unwrap(network: nn.Module) -> Any:

@@ -1,13 +1,14 @@
 """Trainers for Monte Carlo dropout: nnU-Net's own trainer and network, with dropout layers."""
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import Any
+
 from torch import nn
 
 from nnunetv2_le.network.dropout import add_dropout
-from nnunetv2_le.training.base_trainers import OwnLengthTrainer, build_unet
+from nnunetv2_le.training.base_trainers import OwnNetworkTrainer
 
 
-class DropoutTrainer(OwnLengthTrainer):
+class DropoutTrainer(OwnNetworkTrainer):
     """Trains nnU-Net's network with channel dropout in bottleneck and decoder.
 
     Dropout is off in nnU-Net's validation and prediction; nnUNetv2_le_predict turns it on to draw
@@ -21,29 +22,12 @@ class DropoutTrainer(OwnLengthTrainer):
     dropout_probability: float = 0.2
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """nnU-Net's network from the plans, with dropout.
-
-        Raises:
-            UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
-                and decoder.
-        """
-        unet = build_unet(
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+    def network_on(cls, unet: Any, *, deep_supervision: bool) -> nn.Module:
+        """nnU-Net's network with dropout."""
         add_dropout(unet, probability=cls.dropout_probability)
-        return unet
+        unet.decoder.deep_supervision = deep_supervision
+        network: nn.Module = unet
+        return network
 
 
 class DropoutTrainerHalf(DropoutTrainer):

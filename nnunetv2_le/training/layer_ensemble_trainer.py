@@ -1,10 +1,11 @@
 """Trainers for layer ensembles: nnU-Net's own trainer with another network and another loss."""
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import Any
+
 from torch import nn
 
 from nnunetv2_le.network.layer_ensemble_unet import Granularity, LayerEnsembleUNet
-from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer, build_unet
+from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer
 from nnunetv2_le.training.losses import SummedHeadLoss
 
 
@@ -33,23 +34,8 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
     network_class: type[LayerEnsembleUNet] = LayerEnsembleUNet
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """nnU-Net's network from the plans, with heads.
-
-        Raises:
-            UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
-                and decoder.
-        """
-        unet = build_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, True
-        )
+    def network_on(cls, unet: Any, *, deep_supervision: bool) -> nn.Module:
+        """nnU-Net's network with heads."""
         network = cls.network_class(
             unet,
             encoder_heads=cls.encoder_heads,
@@ -57,7 +43,7 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
             decoder_gradient=cls.decoder_gradient,
             granularity=cls.granularity,
             num_fused_heads=cls.num_fused_heads,
-            deep_supervision=enable_deep_supervision,
+            deep_supervision=deep_supervision,
         )
         if callable(initialize := getattr(unet, "initialize", None)):
             network.extra_heads.apply(initialize)

@@ -1,10 +1,11 @@
 """Trainers for multi-head networks: copies of the last decoder stage on one trunk."""
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import Any
+
 from torch import nn
 
 from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
-from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer, build_unet
+from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer
 from nnunetv2_le.training.losses import MultiHeadLoss
 
 
@@ -21,26 +22,9 @@ class MultiHeadTrainer(SeveralHeadsTrainer):
     num_heads: int = 5
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """nnU-Net's network from the plans, with copies of its last stage.
-
-        Raises:
-            UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
-                and decoder.
-        """
-        unet = build_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, True
-        )
-        return MultiHeadUNet(
-            unet, num_heads=cls.num_heads, deep_supervision=enable_deep_supervision
-        )
+    def network_on(cls, unet: Any, *, deep_supervision: bool) -> nn.Module:
+        """nnU-Net's network with copies of its last stage."""
+        return MultiHeadUNet(unet, num_heads=cls.num_heads, deep_supervision=deep_supervision)
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net's loss with deep supervision, its first term once for each copy."""

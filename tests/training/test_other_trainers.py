@@ -160,7 +160,8 @@ def test_a_checkpoint_of_the_dropout_trainer_is_one_of_nnunets(
     stock = trainer_for(plain, "3d_fullres", trainer="nnUNetTrainer")
     stock.initialize()
     weights = read_weights(Path(trained("DropoutTrainer").output_folder) / "checkpoint_final.pth")
-    stock.network.load_state_dict(weights)
+    assert stock.network.state_dict().keys() == weights.keys()
+    assert not stock.network.load_state_dict(weights).missing_keys
 
 
 @pytest.mark.parametrize("name", TRAINERS)
