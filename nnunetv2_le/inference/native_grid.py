@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from nnunetv2.preprocessing.resampling.default_resampling import (
     determine_do_sep_z_and_axis,
     resample_data_or_seg_to_shape,
@@ -26,7 +26,39 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor
 from torch.nn import functional
 
-_PIECE_BYTES = 64 * 2**20
+_PIECE_BYTES = 16 * 2**20
+
+Region = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class NativeVolume:
+    """A volume on the image's grid that comes in pieces, so that it need not exist twice.
+
+    Attributes:
+        shape: of the image's grid.
+        dtype: of the values.
+        outside: the value where no piece comes.
+        pieces: places on the grid and their values; can be gone through once.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: Any
+    outside: float
+    pieces: Iterator[tuple[Region, Shaped[np.ndarray, "z y x"]]]
+
+    @classmethod
+    def of(cls, array: Shaped[np.ndarray, "z y x"]) -> "NativeVolume":
+        """An array that is there already, as one piece."""
+        whole = (slice(None), slice(None), slice(None))
+        return cls(array.shape, array.dtype, 0, iter([(whole, array)]))
+
+    def array(self) -> Shaped[np.ndarray, "z y x"]:
+        """All of it in memory."""
+        values = np.full(self.shape, self.outside, dtype=self.dtype)
+        for place, piece in self.pieces:
+            values[place] = piece
+        return values
 
 
 @dataclass(frozen=True)
@@ -51,11 +83,34 @@ class NativeGrid:
 
     def empty(self, dtype: Any, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
         """A new array on the image's grid, and the view on its cropped part."""
-        native_shape = [0] * len(self.full_shape)
-        for axis, native_axis in enumerate(self.transpose_forward):
-            native_shape[native_axis] = self.full_shape[axis]
-        array = np.full(native_shape, fill, dtype=dtype)
+        array = np.full(self._in_native_order(self.full_shape), fill, dtype=dtype)
         return array, array.transpose(self.transpose_forward)[self.place]
+
+    def native_volume(
+        self, volume: Float[np.ndarray, "depth height width"], *, outside: float
+    ) -> NativeVolume:
+        """A volume of the network's grid, resampled, padded and transposed back piece by piece.
+
+        Args:
+            volume: the volume.
+            outside: its value outside the cropped part.
+        """
+        shape = self._in_native_order(self.full_shape)
+        return NativeVolume(shape, np.float32, outside, self._native_pieces(volume))
+
+    def _native_pieces(
+        self, volume: Float[np.ndarray, "depth height width"]
+    ) -> Iterator[tuple[Region, Float[np.ndarray, "z y x"]]]:
+        back = np.argsort(self.transpose_forward)
+        first = self.place[0].start
+        for rows, values in self.pieces(volume[None]):
+            place = (slice(first + rows.start, first + rows.stop), *self.place[1:])
+            yield self._in_native_order(place), values[0].numpy().transpose(back)
+
+    def _in_native_order(self, of_axes: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """One thing for each axis, from the network's order to the image's."""
+        a, b, c = (of_axes[axis] for axis in np.argsort(self.transpose_forward))
+        return (a, b, c)
 
     def native_voxel(
         self, centre: Sequence[float], network_shape: Sequence[int]

@@ -1,7 +1,7 @@
 """From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
-from nnunetv2_le.inference.native_grid import NativeGrid, native_grid
+from nnunetv2_le.inference.native_grid import NativeGrid, NativeVolume, native_grid
 from nnunetv2_le.types import Accumulated, CaseScores, Labels, LogitScaling, MemberPlan
 from nnunetv2_le.uncertainty.scores import score_case
 
@@ -111,10 +111,17 @@ class CasePrediction:
 
     def voxel_map(self, name: str) -> Float[np.ndarray, "z y x"]:
         """A voxel map on the image's grid; outside the crop every member is certain."""
-        array, view = self.grid.empty(np.float32, 1.0 if name.endswith("_agreement") else 0.0)
-        for rows, values in self.grid.pieces(self.accumulated.maps[name][None]):
-            view[rows] = values[0].numpy()
-        return array
+        return self.voxel_map_pieces(name).array()
+
+    def voxel_map_pieces(self, name: str) -> NativeVolume:
+        """A voxel map on the image's grid, in pieces."""
+        outside = 1.0 if name.endswith("_agreement") else 0.0
+        return self.grid.native_volume(self.accumulated.maps[name], outside=outside)
+
+    def without_maps_but(self, names: Collection[str]) -> "CasePrediction":
+        """The same with fewer voxel maps; its scores were made of all."""
+        maps = {name: values for name, values in self.accumulated.maps.items() if name in names}
+        return replace(self, accumulated=replace(self.accumulated, maps=maps))
 
     def _outside(self, channel: int) -> float:
         return 1.0 if channel == 0 and not self.labels.has_regions else 0.0

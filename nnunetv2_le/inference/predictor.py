@@ -220,7 +220,7 @@ class LayerEnsemblePredictor:
         todo = [case for case in cases if case.name not in set(done)]
         queue = CaseQueue(
             prepare=self._prepare,
-            predict=self.predict_prepared,
+            predict=self._predict_for_files,
             writer=writer,
             num_preprocessing=num_preprocessing,
             num_writing=num_writing,
@@ -235,6 +235,10 @@ class LayerEnsemblePredictor:
     def describe(self) -> dict[str, Any]:
         """What ``uncertainty.json`` says: columns, members, settings, model and versions."""
         return with_calibration(describe_run(self.ensemble, self.plan, self.settings), self.judge)
+
+    def _predict_for_files(self, prepared: PreparedCase) -> CasePrediction:
+        """A prediction without the maps that no file gets: it may wait to be written."""
+        return self.predict_prepared(prepared).without_maps_but(self.settings.maps)
 
     def _on_grid(
         self,

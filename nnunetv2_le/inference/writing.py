@@ -7,27 +7,22 @@ that its presence means that the case is done.
 
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import SimpleITK as sitk
-from jaxtyping import Shaped
 
 from nnunetv2_le.errors import OutputError
 from nnunetv2_le.inference.judging import Judge
+from nnunetv2_le.inference.map_files import write_map
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.native_grid import NativeVolume
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record, judgement_record
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure
 from nnunetv2_le.inference.whole_files import replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
-
-# Float maps hardly compress: higher levels of gzip cost seconds and save a few percent.
-_MAP_COMPRESSION = 1
 
 
 class CaseWriter:
@@ -146,13 +141,12 @@ class CaseWriter:
         write_json(self.record_file(case), record, output=self.folder)
 
     def _write_map(self, prediction: CasePrediction, name: str) -> None:
-        values: np.ndarray
         if self.judge is not None and name in CALIBRATED_MAPS:
-            values = self.judge.voxel_map(name, prediction)
+            volume = NativeVolume.of(self.judge.voxel_map(name, prediction))
         else:
-            values = prediction.voxel_map(name)
+            volume = prediction.voxel_map_pieces(name)
         target = self._map_file(prediction.case, name)
-        write_map(target, values, prediction.properties, output=self.folder)
+        write_map(target, volume, prediction.properties, output=self.folder)
 
     def _write_features(self, prediction: CasePrediction) -> None:
         features = prediction.features
@@ -211,60 +205,3 @@ class CaseWriter:
 
     def _map_file(self, case: str, name: str) -> Path:
         return self.folder / "uncertainty" / f"{case}_{name}.nii.gz"
-
-
-def write_map(
-    path: Path, values: Shaped[np.ndarray, "z y x"], properties: dict[str, Any], *, output: Path
-) -> None:
-    """Write a voxel map as NIfTI with the geometry of the image: float32, or whole numbers.
-
-    Args:
-        path: a ``.nii.gz`` file.
-        values: the map on the image's grid, axes as nnU-Net's reader gave them.
-        properties: what nnU-Net's reader noted of the image.
-        output: OUT.
-    """
-    dtype = values.dtype if values.dtype.kind == "u" else np.float32
-    values = np.ascontiguousarray(values, dtype=dtype)
-    if "nibabel_stuff" in properties:
-        image = _nibabel_image(values, properties["nibabel_stuff"])
-        replace_whole(path, lambda part: nibabel.save(image, part), output=output)
-        return
-    picture = _sitk_image(values, properties)
-    replace_whole(
-        path,
-        lambda part: sitk.WriteImage(picture, str(part), True, _MAP_COMPRESSION),
-        output=output,
-    )
-
-
-def _sitk_image(values: np.ndarray, properties: dict[str, Any]) -> sitk.Image:
-    geometry = properties.get("sitk_stuff")
-    if geometry and len(geometry["spacing"]) == 2:
-        values = values[0]
-    image = sitk.GetImageFromArray(values)
-    if geometry is None:
-        image.SetSpacing([abs(float(size)) for size in _reversed(properties["spacing"])])
-        return image
-    image.SetSpacing(geometry["spacing"])
-    image.SetOrigin(geometry["origin"])
-    image.SetDirection(geometry["direction"])
-    orientation = geometry.get("original_orientation")  # nnU-Net's reorienting reader turned it
-    return image if orientation is None else sitk.DICOMOrient(image, orientation)
-
-
-def _nibabel_image(values: np.ndarray, geometry: dict[str, Any]) -> nibabel.Nifti1Image:
-    """NIfTI with the original affine; arrays of the reorienting reader are turned back first."""
-    volume = values.transpose(2, 1, 0)
-    if "reoriented_affine" not in geometry:
-        return nibabel.Nifti1Image(volume, affine=geometry["original_affine"])
-    image = nibabel.Nifti1Image(volume, affine=geometry["reoriented_affine"])
-    back = nibabel.orientations.ornt_transform(
-        nibabel.orientations.axcodes2ornt("RAS"),
-        nibabel.orientations.io_orientation(geometry["original_affine"]),
-    )
-    return image.as_reoriented(back)
-
-
-def _reversed(values: Sequence[float]) -> list[float]:
-    return list(values)[::-1]

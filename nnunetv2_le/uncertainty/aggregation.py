@@ -42,6 +42,7 @@ Aggregation = Literal[
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 PATCH_VOXELS = 10  # edge of the cube, as in Zenk et al.
+_PIECE_VOXELS = 2**21  # of a map that is filtered in double precision at one time
 
 
 class MapSums:
@@ -119,6 +120,16 @@ def patch_max(
         values: a voxel map.
         patch_voxels: edge of the cube.
     """
+    depth = len(values)
+    reach = min(patch_voxels, depth) - 1  # rows that a piece shares with the next
+    step = max(1, _PIECE_VOXELS // max(1, values[0].size))
+    return max(
+        _highest_mean(values[first : first + step + reach], patch_voxels)
+        for first in range(0, depth - reach, step)
+    )
+
+
+def _highest_mean(values: Float[np.ndarray, "depth height width"], patch_voxels: int) -> float:
     for axis, length in enumerate(values.shape):
         size = min(patch_voxels, length)
         if size > 1:

@@ -2,12 +2,13 @@
 
 import cc3d
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from nnunetv2_le.types import Accumulated, ComponentScores, Labels, MemberPlan
 from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _CONNECTIVITY = 26  # voxels that share a corner are one component; in a single slice that is 8
+_PIECE_VOXELS = 2**20
 
 
 def component_scores(
@@ -54,9 +55,9 @@ def _of_label(
     numbers = cc3d.connected_components(padded, connectivity=_CONNECTIVITY)
     statistics = cc3d.statistics(numbers)
     sizes = np.asarray(statistics["voxel_counts"])[1:]
-    flat = numbers[:, :-1, :-1].ravel()
+    numbers = numbers[:, :-1, :-1]
     means = {
-        name: np.bincount(flat, weights=values[box].ravel())[1:] / sizes
+        name: _sums(numbers, values[box], num_components=len(sizes)) / sizes
         for name, values in maps.items()
     }
     corner = np.array([span.start for span in box])
@@ -71,3 +72,20 @@ def _of_label(
         )
         for rank, i in enumerate(np.argsort(-sizes.astype(np.int64), kind="stable"), start=1)
     ]
+
+
+def _sums(
+    numbers: Integer[np.ndarray, "depth height width"],
+    values: Float[np.ndarray, "depth height width"],
+    *,
+    num_components: int,
+) -> Float[np.ndarray, "components"]:
+    """Sum of a map over each component; NumPy's copies are of some rows at a time."""
+    sums = np.zeros(num_components + 1)
+    step = max(1, _PIECE_VOXELS // max(1, values[0].size))
+    for first in range(0, len(values), step):
+        rows = slice(first, first + step)
+        sums += np.bincount(
+            numbers[rows].ravel(), weights=values[rows].ravel(), minlength=len(sums)
+        )
+    return sums[1:]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnunetv2_le.uncertainty import aggregation
 from nnunetv2_le.uncertainty.aggregation import (
     AGGREGATIONS,
     MapSums,
@@ -104,6 +105,15 @@ def test_the_worst_patch_is_found_wherever_it_lies(corner):
     values = np.zeros((30, 30, 30), dtype=np.float32)
     values[corner : corner + 10, 20:30, 3:13] = 1.0
     assert patch_max(values) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("voxels", [1, 7 * 8 * 3, 7 * 8 * 11])
+@pytest.mark.parametrize("depth", [1, 9, 10, 11, 25])
+def test_the_worst_patch_does_not_depend_on_how_a_map_is_cut(voxels, depth, monkeypatch):
+    values = np.random.default_rng(depth).random((depth, 7, 8))
+    whole = patch_max(values)
+    monkeypatch.setattr(aggregation, "_PIECE_VOXELS", voxels)
+    assert patch_max(values) == pytest.approx(whole, rel=1e-12)
 
 
 def test_bounding_box_of_one_voxel_and_of_none():

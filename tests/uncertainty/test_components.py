@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 from uncertainty.uncertainty_reference import make_members
 
+from nnunetv2_le.uncertainty import components as components_module
 from nnunetv2_le.uncertainty.components import component_scores
 
 
@@ -16,8 +17,10 @@ def _components(members, volume=0.5):
     )
 
 
+@pytest.mark.parametrize("voxels", [1, 200, 2**20])
 @pytest.mark.parametrize("shape", [(1, 12, 12), (8, 9, 10)])
-def test_components_equal_scipys(shape):
+def test_components_equal_scipys(shape, voxels, monkeypatch):
+    monkeypatch.setattr(components_module, "_PIECE_VOXELS", voxels)  # how maps are summed up
     members = make_members(0, channels=4, shape=shape)
     result, components = _components(members)
     for label, name in enumerate(members.labels.names):
