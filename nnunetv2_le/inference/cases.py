@@ -216,14 +216,21 @@ def _run_preprocessor(
         result: tuple[np.ndarray, np.ndarray, dict[str, Any]]
         result = preprocessor.run_case(files, before, *rest)
         return result
-    # The same steps, but nobody holds on to the image as read while it is resampled.
+    # The same steps, without a second copy of the image.
     reader = model.plans.image_reader_writer_class()
     image, properties = reader.read_images(files)
     labels = None if before is None else reader.read_seg(before)[0]
-    passed_on = [image]
-    del image
-    result = preprocessor.run_case_npy(passed_on.pop(), labels, properties, *rest)
+    result = preprocessor.run_case_npy(image.view(_OwnImage), labels, properties, *rest)
     return result
+
+
+class _OwnImage(np.ndarray):
+    """An image that was read for nnU-Net's preprocessor alone, which first copies what it gets."""
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> np.ndarray:  # type: ignore[override]
+        """The image itself where it has the type."""
+        plain = self.view(np.ndarray)
+        return plain if plain.dtype == dtype else plain.astype(dtype, *args, **kwargs)
 
 
 def _previous_stage(case: Case, model: Model) -> str | None:
