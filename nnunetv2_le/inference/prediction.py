@@ -1,5 +1,7 @@
 """From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +16,10 @@ from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.native_grid import NativeGrid, NativeVolume, native_grid
 from nnunetv2_le.types import Accumulated, CaseScores, Labels, LogitScaling, MemberPlan
+from nnunetv2_le.uncertainty.components import MAX_COMPONENTS
 from nnunetv2_le.uncertainty.scores import score_case
+
+logger = logging.getLogger(__name__)
 
 Volume = Float[np.ndarray, "depth height width"]
 
@@ -168,6 +173,15 @@ def score_prediction(
         voxel_volume_ml=_voxel_volume_ml(prepared, grid),
         skip_heads=skip_heads,
     )
+    for label, count in Counter(component.label for component in scores.components).items():
+        if count == MAX_COMPONENTS:
+            logger.warning(
+                "%s: the table of components has the %d largest of %s; a label in so many pieces "
+                "is most often noise.",
+                prepared.name,
+                count,
+                label,
+            )
     return CasePrediction(
         prepared.name,
         scores,

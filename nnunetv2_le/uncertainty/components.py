@@ -9,15 +9,17 @@ from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _CONNECTIVITY = 26  # voxels that share a corner are one component; in a single slice that is 8
 _PIECE_VOXELS = 2**20
+MAX_COMPONENTS = 1000  # of a label: a network that did not learn leaves millions of single voxels
 
 
 def component_scores(
     accumulated: Accumulated, *, plan: MemberPlan, labels: Labels, voxel_volume_ml: float
 ) -> tuple[ComponentScores, ...]:
-    """Scores of every connected component of every label, the largest of a label first.
+    """Scores of the connected components of every label, the largest of a label first.
 
     Components are voxels that share a face, an edge or a corner (26 neighbours; 8 in a single
-    slice). Ones of equal size keep the order of their first voxels.
+    slice). Ones of equal size keep the order of their first voxels. A label has its
+    ``MAX_COMPONENTS`` largest.
 
     Args:
         accumulated: fused masks and voxel maps of a case.
@@ -62,6 +64,7 @@ def _of_label(
     }
     corner = np.array([span.start for span in box])
     centres = np.asarray(statistics["centroids"])[1:] + corner
+    largest = np.argsort(-sizes.astype(np.int64), kind="stable")[:MAX_COMPONENTS]
     return [
         ComponentScores(
             label=label,
@@ -70,7 +73,7 @@ def _of_label(
             volume_ml=float(sizes[i]) * voxel_volume_ml,
             scores={name: float(values[i]) for name, values in means.items()},
         )
-        for rank, i in enumerate(np.argsort(-sizes.astype(np.int64), kind="stable"), start=1)
+        for rank, i in enumerate(largest, start=1)
     ]
 
 

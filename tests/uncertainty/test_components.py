@@ -59,3 +59,12 @@ def test_single_voxels_in_a_row_are_components(length):
     members.logits[:, 0] = 50.0
     _, components = _components(members)
     assert [c.centre_voxels for c in components] == [(0, 0, i) for i in range(0, length, 2)]
+
+
+def test_of_very_many_components_the_largest_are_kept(monkeypatch):
+    members = make_members(0, channels=5, shape=(1, 20, 20))
+    _, everyone = _components(members)
+    monkeypatch.setattr(components_module, "MAX_COMPONENTS", 2)
+    _, largest = _components(members)
+    assert largest == tuple(c for c in everyone if c.component <= 2)
+    assert len(largest) < len(everyone)
