@@ -100,6 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="hippocampus: folder of the trained model")
     parser.add_argument("--images", type=Path, help="hippocampus: folder of images")
     parser.add_argument("--num_images", type=int, default=20)
+    parser.add_argument("--step_size", type=float, default=0.5, help="of the sliding window")
     return parser.parse_args()
 
 
@@ -109,6 +110,7 @@ def measure_row(name: str, work: Path, arguments: argparse.Namespace) -> None:
         options, has_rival = real_data(work / name, arguments), True
     else:
         options, has_rival = synthetic(work / name, ROWS[name], quick=arguments.quick)
+    options += ["-step_size", str(arguments.step_size)]
     commands = [c for c in COMMANDS if has_rival or c == "nnUNetv2_le_predict"]
     if arguments.only:
         commands = [arguments.only]

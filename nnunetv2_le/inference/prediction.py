@@ -173,15 +173,15 @@ def score_prediction(
         voxel_volume_ml=_voxel_volume_ml(prepared, grid),
         skip_heads=skip_heads,
     )
-    for label, count in Counter(component.label for component in scores.components).items():
-        if count == MAX_COMPONENTS:
-            logger.warning(
-                "%s: the table of components has the %d largest of %s; a label in so many pieces "
-                "is most often noise.",
-                prepared.name,
-                count,
-                label,
-            )
+    counts = Counter(component.label for component in scores.components)
+    if full := [label for label, count in counts.items() if count == MAX_COMPONENTS]:
+        logger.warning(
+            "%s: the table of components has the %d largest of %s; a label in so many pieces is "
+            "most often noise.",
+            prepared.name,
+            MAX_COMPONENTS,
+            full[0] if len(full) == 1 else f"{len(full)} labels",
+        )
     return CasePrediction(
         prepared.name,
         scores,

@@ -1,0 +1,58 @@
+"""What a prediction keeps, and what it says of what it leaves out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inference.model_folders import TinyModel
+
+from nnunetv2_le.inference import prediction as prediction_module
+from nnunetv2_le.inference.prediction import CasePrediction
+from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.uncertainty import components
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> LayerEnsemblePredictor:
+    folder = TinyModel(trainer="LayerEnsembleTrainer").write(tmp_path / "model")
+    settings = PredictionSettings(maps=("heads_variance",))
+    return LayerEnsemblePredictor.from_model_folder(folder, settings, show_progress=False)
+
+
+def predicted(predictor: LayerEnsemblePredictor) -> CasePrediction:
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 24)).astype(np.float32)
+    return predictor.predict_array(image, spacing_mm=(1, 1, 1), name="noise")
+
+
+def test_a_label_in_very_many_pieces_is_said_in_one_line(
+    predictor: LayerEnsemblePredictor, monkeypatch: Any, caplog: Any
+) -> None:
+    for module in (components, prediction_module):
+        monkeypatch.setattr(module, "MAX_COMPONENTS", 1)
+    found = predicted(predictor).scores.components
+    labels = {component.label for component in found}
+    assert len(found) == len(labels) > 0
+    warnings = [r.getMessage() for r in caplog.records if "components" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("noise: the table of components has the 1 largest of ")
+
+
+def test_an_ordinary_case_says_nothing(predictor: LayerEnsemblePredictor, caplog: Any) -> None:
+    predicted(predictor)
+    assert not caplog.records
+
+
+def test_maps_that_nobody_wants_are_dropped_and_the_rest_stays(
+    predictor: LayerEnsemblePredictor,
+) -> None:
+    whole = predicted(predictor)
+    small = whole.without_maps_but(("heads_variance",))
+    assert set(small.accumulated.maps) == {"heads_variance"}
+    assert small.nbytes < whole.nbytes
+    assert small.scores == whole.scores
+    np.testing.assert_array_equal(small.segmentation(), whole.segmentation())
+    np.testing.assert_array_equal(
+        small.voxel_map("heads_variance"), whole.voxel_map("heads_variance")
+    )
