@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
@@ -152,8 +153,8 @@ def _replicas(ensemble, number):
     def broadcast(tensors, devices, detach=False):
         return [[tensor.clone() for tensor in tensors] for _ in devices]
 
-    module = "torch.nn.parallel.replicate._broadcast_coalesced_reshape"
-    with mock.patch(module, broadcast):
+    module = sys.modules[replicate.__module__]  # torch.nn.parallel has a function of that name
+    with mock.patch.object(module, "_broadcast_coalesced_reshape", broadcast):
         return replicate(ensemble, list(range(number)))
 
 
