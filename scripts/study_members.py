@@ -14,8 +14,10 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,16 @@ from scipy.stats import spearmanr
 from study import CLEAN, STOCK, STUDIES, Study, _read, mean_dice, test_cases, train_model
 from tqdm import tqdm
 
+from nnunetv2_le.evaluation.bootstrap import draw_counts, percentile_interval
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.failure_detection import aurc, excess_aurc
+from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.uncertainty.agreement import aula_normalized, layer_agreement
 
 ROI_MARGIN_VOXELS = 5
+PATIENT = re.compile(r"hippocampus_\d+|LIDC\d+")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ METHODS = {
     "stock": Method(STOCK, mirroring=True),
     "layer_ensemble_single": Method(LAYERS, ("heads",)),
     "layer_ensemble": Method(LAYERS, mirroring=True),
+    "full_gradient_single": Method("LayerEnsembleTrainerFullGradient", ("heads",)),
+    "probes_single": Method("LayerEnsembleTrainerProbes", ("heads",)),
+    "decoder_heads_single": Method("LayerEnsembleTrainerDecoderHeads", ("heads",)),
+    "full_gradient": Method("LayerEnsembleTrainerFullGradient", mirroring=True),
     "retrofit_single": Method("LayerEnsembleTrainerFrozen", ("heads",)),
     "retrofit": Method("LayerEnsembleTrainerFrozen", mirroring=True),
     "multi_head_single": Method("MultiHeadTrainer", ("multi_head",)),
@@ -102,12 +112,29 @@ def predict(
                 "dice": mean_dice(segmentation, reference, prediction.labels.values),
                 "seconds": seconds,
                 **calibration(prediction.probabilities(), reference, segmentation),
-                "scores": {key: None if np.isnan(v) else v for key, v in scores.items()},
+                "scores": {key: None if np.isnan(v) else v for key, v in scores.items()}
+                | aula_by_skipped(prediction),
             }
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(records))
     return records
+
+
+def aula_by_skipped(prediction: CasePrediction) -> dict[str, float | None]:
+    """AULA that leaves out the first heads, 1 to all but two; nothing without heads."""
+    heads = next((family for family in prediction.plan.families if family.ordered), None)
+    if heads is None:
+        return {}
+    values = {}
+    for skipped in range(1, len(heads.members) - 1):
+        curve = layer_agreement(
+            prediction.accumulated.counts, prediction.plan.numbers(heads), skipped
+        )
+        value = float(aula_normalized(curve).mean())
+        is_empty = prediction.scores.empty_prediction
+        values[f"aula_normalized_skip_heads_{skipped}"] = None if is_empty else value
+    return values
 
 
 def calibration(
@@ -169,6 +196,33 @@ def table(study: Study, folder: Path) -> pd.DataFrame:
     return means.reset_index()
 
 
+def intervals(study: Study, folder: Path, scores: Sequence[str]) -> pd.DataFrame:
+    """How far Spearman's correlation, mean over seeds, would move with other patients (95 %)."""
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for file in sorted((folder / "members").glob(f"{study.dataset}__*.json")):
+        method = file.stem.split("__")[1]
+        records = json.loads(file.read_text())
+        dice = np.array([record["dice"] for record in records])
+        counts = draw_counts(
+            len(records), patients=[PATIENT.match(record["case"])[0] for record in records]
+        )
+        for score in set(scores) & set(records[0]["scores"]):
+            values = np.array([record["scores"][score] for record in records], dtype=float)
+            if np.isnan(values).all():
+                continue
+            defined = np.where(np.isnan(values), np.nanmin(values), values)
+            draws = [
+                spearmanr(np.repeat(defined, draw), np.repeat(dice, draw)).statistic
+                for draw in counts
+            ]
+            found.setdefault((method, score), []).append(np.array(draws))
+    rows = []
+    for (method, score), draws in found.items():
+        interval = percentile_interval(np.mean(draws, axis=0))
+        rows.append([method, score, len(draws), interval.low, interval.high])
+    return pd.DataFrame(rows, columns=["method", "score", "seeds", "low", "high"])
+
+
 def main() -> None:
     """Train, predict, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -176,6 +230,9 @@ def main() -> None:
     parser.add_argument("-o", type=Path, required=True)
     parser.add_argument("-methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("-seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "-intervals", nargs="+", default=[], help="agreement scores: bootstrap of patients"
+    )
     parser.add_argument("--table", action="store_true", help="only print what was predicted")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -196,6 +253,9 @@ def main() -> None:
                     predict(study, method, models=models, cases=cases, file=file)
     pd.set_option("display.width", 250, "display.max_rows", 500, "display.max_columns", 20)
     sys.stdout.write(table(study, arguments.o).round(4).to_string(index=False) + "\n")
+    if arguments.intervals:
+        found = intervals(study, arguments.o, arguments.intervals)
+        sys.stdout.write(found.round(3).to_string(index=False) + "\n")
 
 
 if __name__ == "__main__":
