@@ -1,10 +1,11 @@
 """An inner and an outer contour between which the true boundary lies.
 
 Conventions:
-    Masks of one label; distances in mm between voxel centres; axes of length 1 are dropped, and
-    voxels beyond the image are outside. Dilating by d adds the voxels within d of the mask, eroding
-    by e keeps the voxels further than e from the outside. Both contours hold together, for each
-    label, with probability 1 - alpha: each is given alpha / 2.
+    Masks of one label; distances in mm between voxel centres; axes along which the image has length
+    1 are dropped, and voxels beyond the image are outside. Where the reference is not known no
+    voxel counts as missed or added, but the segmentation stays whole. Dilating by d adds the voxels
+    within d of the mask, eroding by e keeps the voxels further than e from the outside. Both
+    contours hold together, for each label, with probability 1 - alpha: each is given alpha / 2.
 
 Metrics:
     outer distance of a case: the smallest dilation of the segmentation that contains the reference,
@@ -89,6 +90,7 @@ def boundary_distances(
     *,
     spacing_mm: Sequence[float],
     tolerated_share: float = 0.0,
+    known: Bool[np.ndarray, "*another_space"] | None = None,
 ) -> BoundaryDistances:
     """What one case asks of the margins; see the module for the empty cases.
 
@@ -97,6 +99,7 @@ def boundary_distances(
         segmentation: mask of the same shape.
         spacing_mm: voxel size along each axis.
         tolerated_share: share of voxels that either contour may leave out.
+        known: where the reference is known, for example not ignored; None: everywhere.
 
     Raises:
         InputError: if shapes or the number of axes differ.
@@ -108,19 +111,21 @@ def boundary_distances(
         )
     if not 0 <= tolerated_share < 1:
         raise SettingError(f"expected a tolerated share from 0 to 1, got {tolerated_share!r}")
-    missed, added = reference & ~segmentation, segmentation & ~reference
+    inside = np.ones_like(segmentation) if known is None else known
+    missed, added = reference & ~segmentation & inside, segmentation & ~reference & inside
     outer = inner = 0.0
     if missed.any():
-        allowed = int(tolerated_share * np.count_nonzero(reference))
+        allowed = int(tolerated_share * np.count_nonzero(reference & inside))
         outer = math.inf
         if segmentation.any():
             box = _box(reference | segmentation)
             distances = _distance(~segmentation[box], spacing_mm)[missed[box]]
             outer = _largest_but(distances, allowed)
     if added.any():
-        allowed = int(tolerated_share * np.count_nonzero(segmentation))
-        box = _box(segmentation)
-        inner = _largest_but(_depth(segmentation[box], spacing_mm)[added[box]], allowed)
+        allowed = int(tolerated_share * np.count_nonzero(segmentation & inside))
+        box, thick = _box(segmentation), _thick(segmentation)
+        depth = _depth(segmentation[box], spacing_mm, thick=thick)
+        inner = _largest_but(depth[added[box]], allowed)
     return BoundaryDistances(outer_mm=outer, inner_mm=inner, tolerated_share=tolerated_share)
 
 
@@ -204,9 +209,8 @@ def signed_distance_mm(
     """Distance to the mask (positive, outside) or to the outside (negative, inside), in mm."""
     if not segmentation.any():
         return np.full(segmentation.shape, np.inf)
-    return np.where(
-        segmentation, -_depth(segmentation, spacing_mm), _distance(~segmentation, spacing_mm)
-    )
+    depth = _depth(segmentation, spacing_mm, thick=_thick(segmentation))
+    return np.where(segmentation, -depth, _distance(~segmentation, spacing_mm))
 
 
 def _distance(outside: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndarray, "*space"]:
@@ -214,14 +218,25 @@ def _distance(outside: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndar
     return np.asarray(ndimage.distance_transform_edt(outside, sampling=spacing_mm))
 
 
-def _depth(mask: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndarray, "*space"]:
-    """Distance of each voxel of a mask to the nearest one outside, those beyond the image too."""
-    thick = [length > 1 for length in mask.shape]
+def _depth(
+    mask: np.ndarray, spacing_mm: Sequence[float], *, thick: Sequence[bool]
+) -> Float[np.ndarray, "*space"]:
+    """Distance of each voxel of a mask to the nearest one outside, those beyond it too.
+
+    Args:
+        mask: of an image, or the part of it that holds the whole mask.
+        spacing_mm: voxel size along each axis.
+        thick: the axes along which the image has an outside.
+    """
+    if not any(thick):  # a single voxel has no inside
+        return np.zeros(mask.shape)
     padded = np.pad(mask, [(1, 1) if is_thick else (0, 0) for is_thick in thick])
-    if not any(thick):  # a single voxel has nothing around it
-        return np.where(mask, np.inf, 0.0)
     inside = tuple(slice(1, -1) if is_thick else slice(None) for is_thick in thick)
     return _distance(padded, spacing_mm)[inside]
+
+
+def _thick(image: np.ndarray) -> list[bool]:
+    return [length > 1 for length in image.shape]
 
 
 def _box(mask: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:

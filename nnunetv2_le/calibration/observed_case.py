@@ -104,7 +104,10 @@ def observe(
     segmentation = prediction.segmentation().astype(np.int32)
     histogram = joint_histogram(reference.native, segmentation)
     values = labels.values
-    outer, inner = _distances(prediction, segmentation, reference, contour_share=contour_share)
+    counted = reference.native != (-1 if ignore_label is None else ignore_label)
+    outer, inner = _distances(
+        prediction, segmentation, reference.native, known=counted, contour_share=contour_share
+    )
     return {
         "fold": np.array(fold),
         "label_dice": np.array(
@@ -228,17 +231,19 @@ def _logits(prediction: CasePrediction, heads: range, chosen: np.ndarray) -> np.
 def _distances(
     prediction: CasePrediction,
     segmentation: np.ndarray,
-    reference: Reference,
+    reference: np.ndarray,
     *,
+    known: np.ndarray,
     contour_share: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     spacing = [float(size) for size in prediction.properties["spacing"]]
     found = [
         boundary_distances(
-            label_mask(reference.native, value),
+            label_mask(reference, value),
             label_mask(segmentation, value),
             spacing_mm=spacing,
             tolerated_share=contour_share,
+            known=known,
         )
         for value in prediction.labels.values
     ]

@@ -98,6 +98,43 @@ def test_a_slice_is_not_eroded_through_its_thickness():
     assert outer.sum() == 49 + 4 * 7
 
 
+def test_a_segmentation_one_voxel_thick_is_as_deep_as_one_voxel():
+    one = (1.0, 1.0, 1.0)
+    stray = np.zeros((8, 8, 8), dtype=bool)
+    stray[6, 6, 6] = True
+    plate = np.zeros((20, 20, 20), dtype=bool)
+    plate[10, 3:18, 3:18] = True
+    for segmentation in (stray, plate):
+        empty = np.zeros_like(segmentation)
+        assert boundary_distances(empty, segmentation, spacing_mm=one).inner_mm == 1.0
+
+
+def test_distances_are_finite_in_an_image_of_a_single_voxel():
+    voxel = np.ones((1, 1, 1), dtype=bool)
+    assert boundary_distances(~voxel, voxel, spacing_mm=(1, 1, 1)) == BoundaryDistances(0.0, 0.0)
+    inner, outer = contours(voxel, LabelMargins(0.0, 0.0), spacing_mm=(1, 1, 1))
+    assert not inner.any()
+    assert outer.all()
+
+
+def test_where_the_reference_is_not_known_nothing_is_missed_or_added():
+    segmentation = np.zeros((20, 20, 20), dtype=bool)
+    segmentation[5:15, 5:15, 5:15] = True
+    known = np.ones_like(segmentation)
+    known[:, 10:] = False
+    reference = segmentation & known
+    one = (1.0, 1.0, 1.0)
+    found = boundary_distances(reference, segmentation, spacing_mm=one, known=known)
+    assert found == BoundaryDistances(0.0, 0.0)
+    # what was added lies as deep as in the whole segmentation, ignored voxels included
+    reference[9, 9, 9] = False
+    found = boundary_distances(reference, segmentation, spacing_mm=one, known=known)
+    assert found.inner_mm == 5.0
+    # the share is one of the voxels that count: 500 of 1000
+    share = {"spacing_mm": one, "known": known, "tolerated_share": 1 / 600}
+    assert boundary_distances(reference, segmentation, **share).inner_mm == 5.0
+
+
 def test_empty_cases():
     empty, full = np.zeros((4, 6, 6), dtype=bool), np.zeros((4, 6, 6), dtype=bool)
     full[1:3, 1:4, 1:4] = True

@@ -98,6 +98,17 @@ def test_contours_may_leave_out_a_share_of_voxels(tmp_path: Path) -> None:
     assert mild["contour_share"] == 0.01
 
 
+def test_what_the_reference_ignores_asks_nothing_of_the_contours(tmp_path: Path) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    labels = prediction.segmentation().copy()
+    labels[:, labels.shape[1] // 2 :] = 3
+    file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
+    reference = read_reference(file, prediction, predictor.model)
+    seen = observe(prediction, reference, fold="0", ignore_label=3)
+    assert not seen["outer_mm"].any()
+    assert not seen["inner_mm"].any()
+
+
 @pytest.mark.parametrize("model", [MODEL, RESAMPLED], ids=["same axes", "resampled"])
 def test_labels_come_to_the_network_s_grid_as_nnunet_brings_them(
     tmp_path: Path, model: TinyModel
