@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_le.calibration.calibration_file import Calibration, write_calibration
+from nnunetv2_le.calibration.calibration_file import Calibration, Identity, write_calibration
 from nnunetv2_le.calibration.cases import group_numbers
 from nnunetv2_le.calibration.fitting import (
     FitSettings,
@@ -26,7 +26,7 @@ from nnunetv2_le.calibration.labelled_cases import (
     read_groups,
     validation_cases,
 )
-from nnunetv2_le.calibration.model_identity import checksums, identity_of, use_fused_heads
+from nnunetv2_le.calibration.model_identity import identity_of, use_fused_heads
 from nnunetv2_le.calibration.observed_case import ObservedCase
 from nnunetv2_le.calibration.observing import WorkSettings, observe_cases
 from nnunetv2_le.errors import InputError, SettingError
@@ -34,6 +34,7 @@ from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.model import Model, load_model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.types import MemberPlan
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def calibrate(request: CalibrationRequest) -> Calibrated:
     plan = _predictor(runs[0].model, request).plan
     calibration = fit_calibration(
         observed,
-        identity=identity_of(model, plan, request.prediction, folds_alone=request.images is None),
+        identity=_identity(model, plan, request),
         labels=model.labels,
         groups=groups,
         head_skip=head_skip,
@@ -182,14 +183,15 @@ def _observe(runs: Sequence[_Run], request: CalibrationRequest, *, part: str) ->
     for run in runs:
         logger.info("%s: %d labelled cases.", run.name, len(run.cases))
         predictor = _predictor(run.model, request)
+        identity = _identity(run.model, predictor.plan, request)
         settings = WorkSettings(
             num_preprocessing=request.num_preprocessing,
             num_writing=request.num_writing,
             contour_share=request.fit.contour_share,
             stamp={
-                "model": checksums(run.model),
-                "step_size": request.prediction.step_size,
-                "fused": list(predictor.plan.fused),
+                "model": identity.checksums,
+                "settings": identity.settings,
+                "fused": list(identity.fused),
             },
         )
         observed += observe_cases(
@@ -201,6 +203,10 @@ def _observe(runs: Sequence[_Run], request: CalibrationRequest, *, part: str) ->
             settings=settings,
         )
     return observed
+
+
+def _identity(model: Model, plan: MemberPlan, request: CalibrationRequest) -> Identity:
+    return identity_of(model, plan, request.prediction, folds_alone=request.images is None)
 
 
 def _predictor(model: Model, request: CalibrationRequest) -> LayerEnsemblePredictor:

@@ -53,7 +53,8 @@ class Identity:
         labels: names of the labels or regions.
         checksums: fold to the SHA-256 of its checkpoint; ``plans`` to that of ``plans.json``.
         version: of this package.
-        settings: what else the scores depend on, for example fusion and step size, as text.
+        settings: what else the scores depend on, for example fusion, step size and the number of
+            members of each family, as text.
     """
 
     dataset: str
@@ -206,7 +207,7 @@ def require_matches(
             matches = set(ours) <= set(theirs)
         elif isinstance(theirs, dict):
             matches = ours.items() <= theirs.items()
-            theirs, ours = _differing(theirs, ours)
+            theirs, ours = _differing(theirs, ours, length=_LENGTHS.get(part.name))
         else:
             matches = theirs == ours
         if not matches:
@@ -224,6 +225,7 @@ _WORDS = {
     "version": "nnunetv2_le version",
     "settings": "settings",
 }
+_LENGTHS = {"checksums": 12}  # of what is shown; all of a setting has to be seen
 
 
 def _said(value: Any) -> str:
@@ -232,11 +234,14 @@ def _said(value: Any) -> str:
     return str(value)
 
 
-def _differing(theirs: dict[str, str], ours: dict[str, str]) -> tuple[str, str]:
+def _differing(
+    theirs: dict[str, str], ours: dict[str, str], *, length: int | None
+) -> tuple[str, str]:
     """The first checksum or setting that differs, of either side, short enough to be read."""
     for name, value in ours.items():
         if theirs.get(name) != value:
-            return f"{name}: {theirs.get(name, 'none')[:12]}", f"{name}: {value[:12]}"
+            other = theirs[name][:length] if name in theirs else "none (it does not say)"
+            return f"{name}: {other}", f"{name}: {value[:length]}"
     return "", ""
 
 

@@ -26,7 +26,7 @@ from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution, requi
 from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve, fit_prediction_sets
 from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
 from nnunetv2_le.uncertainty.probabilities import probabilities
@@ -66,12 +66,22 @@ class FitSettings:
 
 
 def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
-    """Refuse what so few cases cannot support, before anything is predicted.
+    """Refuse what makes no sense, or what so few cases cannot support, before predicting any.
 
     Raises:
-        SettingError: a share is not between 0 and 1.
+        SettingError: a share or the tolerance is not between 0 and 1.
         InputError: more cases are needed; the message says how many.
     """
+    if not 0 < settings.tolerance <= 1:
+        raise SettingError(
+            f"-tolerance is a Dice above 0 and at most 1, got {settings.tolerance!r}; a case below "
+            "it is poor"
+        )
+    if not 0 <= settings.contour_share < 1:
+        raise SettingError(
+            "-contour_share is a share of voxels, 0 or more and below 1, got "
+            f"{settings.contour_share!r}"
+        )
     for alpha, purpose in (
         (settings.alpha, "a flag (-alpha)"),
         (1 - settings.level, "a lower bound of Dice (-level)"),

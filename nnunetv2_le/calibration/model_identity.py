@@ -23,13 +23,14 @@ def identity_of(
         settings: of the prediction.
         folds_alone: whether the labelled cases were predicted by one fold each, not by all.
     """
+    folds = tuple(sorted(fold_names(model.folds)))  # their order changes no score
     names = [member for family in plan.families for member in family.members] + list(plan.extra)
     return Identity(
         dataset=model.plans.dataset_name,
         trainer=model.trainer_name,
         plans=model.plans.plans_name,
         configuration=model.configuration_name,
-        folds=fold_names(model.folds),
+        folds=folds,
         checkpoint=" ".join(model.checkpoint_names),
         families=tuple(family.name for family in plan.families),
         heads=model.sources[0].head_names,
@@ -41,7 +42,10 @@ def identity_of(
             "mirroring": str(settings.use_mirroring and bool(model.mirror_axes)),
             "step size": str(settings.step_size),
             "Gaussian weights": str(settings.use_gaussian),
-            "folds together": EACH_ALONE if folds_alone else " ".join(fold_names(model.folds)),
+            "folds together": EACH_ALONE if folds_alone else " ".join(folds),
+            "members": ", ".join(
+                f"{family.name} {len(family.members)}" for family in plan.families
+            ),
         },
     )
 

@@ -102,6 +102,16 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert "of 12 cases were finished before" in capsys.readouterr().out
 
 
+def test_cases_are_predicted_again_without_mirroring_where_mirrors_are_no_members(
+    dataset: LabelledDataset, tmp_path: Path, capsys: Any
+) -> None:
+    own = dataset.copied_model(tmp_path)
+    assert own.calibrate("-members", "heads") == 0
+    capsys.readouterr()
+    assert own.calibrate("-members", "heads", "--disable_tta") == 0
+    assert "finished before" not in capsys.readouterr().out
+
+
 def test_other_labels_are_looked_at_again(calibrated: LabelledDataset, tmp_path: Path) -> None:
     own = calibrated.copied_model(tmp_path, calibrated=True)
     label = calibrated.raw / "labelsTr" / "case_00.nii.gz"

@@ -188,8 +188,11 @@ def test_the_model_that_was_calibrated_and_each_of_its_folds_is_accepted(calibra
         ({"fused": ("encoder_0",)}, "made with fused members decoder_0, but"),
         ({"labels": ("whole",)}, "made with labels anterior, posterior, but the model has whole"),
         ({"checksums": {"plans": "d" * 64}}, "checksums are plans: aaaaaaaaaaaa, but"),
-        ({"checksums": {"7": "d" * 64}}, "checksums are 7: none, but"),
-        ({"settings": {"fusion": "last"}}, "settings fusion: none, but the model has fusion: last"),
+        ({"checksums": {"7": "d" * 64}}, r"checksums are 7: none \(it does not say\), but"),
+        (
+            {"settings": {"members": "heads 9, dropout 10"}},
+            r"members: none \(it does not say\), but the model has members: heads 9, dropout 10",
+        ),
         ({"version": "9.9"}, f"made with nnunetv2_le version {__version__}, but the model has 9.9"),
     ],
 )

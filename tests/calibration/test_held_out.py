@@ -85,6 +85,22 @@ def test_what_so_few_cases_cannot_promise_is_refused_by_name(
         require_enough_cases(30, replace(SETTINGS, **changed))
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tolerance": 85.0}, r"-tolerance is a Dice above 0 and at most 1, got 85\.0"),
+        ({"tolerance": 0.0}, "-tolerance is a Dice above 0"),
+        ({"contour_share": 1.5}, r"-contour_share is a share of voxels, .* got 1\.5"),
+        ({"contour_share": -0.1}, "-contour_share is a share"),
+    ],
+)
+def test_a_senseless_tolerance_or_share_is_refused_before_anything_is_predicted(
+    changed: dict[str, float], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        require_enough_cases(1000, replace(SETTINGS, **changed))
+
+
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(SettingError, match="between 0 and 1"):
         require_enough_cases(30, replace(SETTINGS, outlier_alpha=0.0))
