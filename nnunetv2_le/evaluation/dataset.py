@@ -3,7 +3,10 @@
 nnU-Net decides how a file is read and what its labels are; this asks nnU-Net.
 """
 
+import io
 import json
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ class EvaluationDataset:
 
 
 def read_dataset(
-    dataset_file: Path, *, plans_file: Path | None = None, example_file: Path | None = None
+    dataset_file: Path, *, plans_file: Path | None = None, example_files: Iterable[Path] = ()
 ) -> EvaluationDataset:
     """Ask nnU-Net what a data set's labels are and how its segmentations are read.
 
@@ -40,22 +43,17 @@ def read_dataset(
         dataset_file: ``dataset.json``.
         plans_file: ``plans.json``; a label manager of its own comes from there. None takes
             nnU-Net's usual one.
-        example_file: a segmentation; decides between readers of one file ending.
+        example_files: segmentations; the first that can be read decides between readers of one
+            file ending.
 
     Raises:
         InputError: if a file is missing or is not what it should be.
     """
-    from nnunetv2.imageio.reader_writer_registry import (  # noqa: PLC0415  imports torch
-        determine_reader_writer_from_dataset_json,
-    )
-
     description = read_json(dataset_file)
     try:
         manager = _label_manager(description, plans_file)
         ending = str(description["file_ending"])
-        reader = determine_reader_writer_from_dataset_json(
-            description, None if example_file is None else str(example_file), verbose=False
-        )()
+        reader = _reader(description, example_files)
     except (KeyError, RuntimeError, AssertionError) as error:
         raise InputError(
             f"{dataset_file} is no dataset.json that nnU-Net accepts: {error}"
@@ -82,6 +80,25 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is needed and cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def _reader(description: dict[str, Any], example_files: Iterable[Path]) -> Any:
+    """nnU-Net's reader of the first example that can be read; of the ending where none can be."""
+    from nnunetv2.imageio.reader_writer_registry import (  # noqa: PLC0415  imports torch
+        determine_reader_writer_from_dataset_json,
+    )
+
+    for example in example_files:
+        # it prints a traceback for every reader that fails
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            try:
+                found = determine_reader_writer_from_dataset_json(
+                    description, str(example), verbose=False
+                )
+            except RuntimeError:
+                continue
+        return found()
+    return determine_reader_writer_from_dataset_json(description, verbose=False)()
 
 
 def _label_manager(description: dict[str, Any], plans_file: Path | None) -> Any:

@@ -17,7 +17,7 @@ def headline(score_table: pd.DataFrame, scores: Sequence[Score]) -> list[str]:
     Returns:
         Lines of text; none without a score that is defined.
     """
-    if not len(score_table) or not scores:
+    if not scores or "aurc" not in score_table.columns:  # no score is defined beside Dice
         return []
     whole = score_table[score_table["subset"] == "all"].set_index("score")
     rows = [

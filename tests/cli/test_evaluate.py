@@ -66,6 +66,37 @@ def test_problems_are_said_by_name_and_count(tmp_path, capsys):
     assert "5 cases, mean Dice" in said.out
 
 
+@pytest.mark.parametrize("folder", ["labels", "out"])
+def test_a_first_case_that_cannot_be_read_is_named_and_the_rest_evaluated(tmp_path, capfd, folder):
+    made = make(tmp_path, num_cases=4)
+    (tmp_path / folder / "case_00.nii.gz").write_bytes(b"nonsense")
+    assert command(made, "--no_figures") == 0
+    assert "Traceback" not in "".join(capfd.readouterr())
+    problems = pd.read_csv(made.out / "evaluation" / "problems.csv", keep_default_na=False)
+    (said,) = problems["problem"][problems["case"] == "case_00"]
+    assert "cannot be read" in said
+    assert len(pd.read_csv(made.out / "evaluation" / "cases.csv")) == 3
+
+
+def test_cases_without_dice_are_evaluated_without_figures_of_scores(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    for case in made.cases:
+        for folder in (made.references, made.out):
+            write(np.zeros((8, 14, 12)), folder / f"{case}.nii.gz")
+    assert command(made) == 0
+    assert "unexpected" not in capsys.readouterr().err
+
+
+def test_scores_that_are_all_undefined_end_in_no_error(tmp_path):
+    made = make(tmp_path, num_cases=3)
+    for name in ("uncertainty.csv", "uncertainty_per_label.csv"):
+        table = pd.read_csv(made.out / name)
+        scores = ["consensus_dice", "entropy_foreground_mean", "sometimes", "constant"]
+        table[scores] = np.nan
+        table.to_csv(made.out / name, index=False)
+    assert command(made) == 0
+
+
 def test_nothing_to_evaluate_is_one_line_and_exit_code_1(tmp_path, capsys):
     made = make(tmp_path, num_cases=1)
     (made.references / "case_00.nii.gz").unlink()

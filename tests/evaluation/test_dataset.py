@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from evaluation.made_up_predictions import write
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -42,6 +44,16 @@ def test_regions_and_ignore_label(tmp_path):
 def test_png_is_read_by_the_natural_image_reader(tmp_path):
     dataset = read_dataset(described(tmp_path, file_ending=".png"))
     assert isinstance(dataset.reader, NaturalImage2DIO)
+
+
+def test_the_first_example_that_can_be_read_decides_in_silence(tmp_path, capfd):
+    broken, good = tmp_path / "broken.nii.gz", tmp_path / "good.nii.gz"
+    broken.write_bytes(b"nonsense")
+    write(np.zeros((3, 4, 5)), good)
+    for examples in ([broken, good], [broken], [tmp_path / "missing.nii.gz"], []):
+        dataset = read_dataset(described(tmp_path), example_files=examples)
+        assert isinstance(dataset.reader, SimpleITKIO)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_missing_file_is_named(tmp_path):

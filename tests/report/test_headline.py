@@ -32,4 +32,6 @@ def test_each_score_has_a_line_over_all_cases():
 def test_without_scores_nothing_is_said():
     assert headline(TABLE, []) == []
     assert headline(pd.DataFrame(), _scores("aula")) == []
+    without = TABLE.drop(columns=["aurc", "aurc_optimal", "aurc_random"])
+    assert headline(without, _scores("aula")) == []
     assert headline(TABLE, _scores("undefined")) == []
