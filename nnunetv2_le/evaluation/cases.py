@@ -5,7 +5,7 @@ raters' files CASE_r0.nii.gz, CASE_r1.nii.gz, ...; several reference folders are
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +85,38 @@ def find_cases(
                 Problem(case, f"no reference in {', '.join(lacking)}; the others are used")
             )
         cases.append(_files(case, prediction, found, prediction_folder))
-    known = {case for rater in references for case in rater}
-    for case in sorted(known - set(predictions)):
+    lonely = _not_predicted(references, predictions)
+    for case in lonely:
         problems.append(Problem(case, "it has a reference, but was not predicted"))
     if not cases:
         raise InputError(
             f"no case has both a prediction and a reference: {len(predictions)} *{file_ending} "
-            f"files in {prediction_folder}, {len(known)} cases in "
+            f"files in {prediction_folder}, {len(lonely)} cases in "
             f"{', '.join(map(str, reference_folders))}; are the folders and the file ending right?"
         )
     return cases, problems
+
+
+def _not_predicted(
+    references: Sequence[Mapping[str, tuple[Path, ...]]], predictions: Collection[str]
+) -> list[str]:
+    """Cases with a reference alone.
+
+    CASE_r0, ... are raters of CASE, not cases, unless one of them was predicted itself: then they
+    are, and CASE is none.
+    """
+    names = {case for rater in references for case in rater} - set(predictions)
+    of_predicted = {match["case"] for case in predictions if (match := _RATER.fullmatch(case))}
+    lonely = []
+    for name in sorted(names):
+        match = _RATER.fullmatch(name)
+        if match is None:
+            is_case = name not in of_predicted
+        else:
+            is_case = match["case"] in of_predicted and match["case"] not in predictions
+        if is_case:
+            lonely.append(name)
+    return lonely
 
 
 def _files(case: str, prediction: Path, references: tuple[Path, ...], folder: Path) -> CaseFiles:

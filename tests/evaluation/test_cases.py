@@ -38,7 +38,23 @@ def test_rater_files_of_a_case_are_found(tmp_path):
     raters = fill(tmp_path / "raters", *(f"a_s001_r{n}.png" for n in range(4)))
     cases, problems = find_cases(out, [raters], file_ending=".png")
     assert [file.name for file in cases[0].references] == [f"a_s001_r{n}.png" for n in range(4)]
-    assert not [p for p in problems if "_r" not in p.case]
+    assert problems == []
+
+
+def test_cases_that_are_called_like_raters_are_cases(tmp_path):
+    out = fill(tmp_path / "out", "a_r0.png", "a_r1.png")
+    labels = fill(tmp_path / "labels", *(f"{name}.png" for name in ("a_r0", "a_r1", "a_r2")))
+    cases, problems = find_cases(out, [labels], file_ending=".png")
+    assert [case.case for case in cases] == ["a_r0", "a_r1"]
+    assert [problem.case for problem in problems] == ["a_r2"]
+
+
+def test_raters_of_a_case_that_was_not_predicted_are_one_case(tmp_path):
+    out = fill(tmp_path / "out", "a.png")
+    raters = fill(tmp_path / "raters", *(f"{name}.png" for name in ("a", "a_r0", "b_r0", "b_r1")))
+    cases, problems = find_cases(out, [raters], file_ending=".png")
+    assert [file.name for file in cases[0].references] == ["a.png"]
+    assert [problem.case for problem in problems] == ["b"]
 
 
 def test_optional_files_are_found(tmp_path):
