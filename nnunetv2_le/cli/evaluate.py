@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,7 +209,7 @@ def _skip_heads(request: EvaluateRequest, evaluation: "Evaluation") -> None:
     from nnunetv2_le.evaluation.result_files import write_table
     from nnunetv2_le.evaluation.skip_heads import (
         saved_head_cases,
-        skip_heads_per_case,
+        skip_heads_of_each,
         skip_heads_table,
     )
     from nnunetv2_le.report.figure_files import save_figure
@@ -223,10 +224,16 @@ def _skip_heads(request: EvaluateRequest, evaluation: "Evaluation") -> None:
         predictor = predictor_of_heads(
             request.model, device=request.device, checkpoint_name=request.checkpoint_name
         )
-        cases = predicted_head_cases(predictor, usable, request.images, dataset)
+        read = partial(
+            predicted_head_cases, predictor, image_folder=request.images, dataset=dataset
+        )
     else:
-        cases = saved_head_cases(usable, dataset)
-    per_case = skip_heads_per_case(cases, dataset.labels, ignore_label=dataset.ignore_label)
+        read = partial(saved_head_cases, dataset=dataset)
+    per_case, problems = skip_heads_of_each(
+        usable, read, dataset.labels, ignore_label=dataset.ignore_label
+    )
+    for problem in problems:
+        logger.warning("%s is left out of skip_heads.csv: %s", problem.case, problem.problem)
     table = skip_heads_table(per_case)
     write_table(per_case, request.output / "skip_heads_cases.csv")
     write_table(table, request.output / "skip_heads.csv")

@@ -7,7 +7,8 @@ Conventions:
     predictor. They are asked for once each, deepest first, so two volumes are held.
 
 Metrics:
-    NLL of the fused probability (`calibration_error`), Dice of its segmentation (`overlap`), AULA
+    NLL of the fused probability (`calibration_error`; voxels whose reference is no known label do
+    not count), Dice of its segmentation (`overlap`), AULA
     of the heads that are left (`uncertainty.agreement`), and over cases the means, standard
     deviations and Spearman of AULA with Dice.
 
@@ -15,7 +16,7 @@ References:
     Kushibar et al. 2022, arXiv:2203.08878, fig. 3 (effect of skipping segmentation heads).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -24,10 +25,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.case_metrics import read_segmentation
-from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.cases import CaseFiles, Problem
 from nnunetv2_le.evaluation.correlation import spearman
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
@@ -112,7 +113,8 @@ def skip_heads_per_case(
         ignore_label: voxels with this reference value count nowhere.
 
     Returns:
-        Columns ``case``, ``skipped``, ``nll``, ``dice``, ``aula``, ``aula_normalized``.
+        Columns ``case``, ``skipped``, ``nll``, ``dice``, ``aula``, ``aula_normalized``; AULA is NaN
+        where every head that is left is empty, and so is their mean.
 
     Raises:
         InputError: if a case has no head or its heads do not fit the reference.
@@ -121,6 +123,39 @@ def skip_heads_per_case(
     for case in cases:
         rows += _case_rows(case, labels, ignore_label)
     return pd.DataFrame(rows)
+
+
+def skip_heads_of_each(
+    files: Sequence[CaseFiles],
+    read: Callable[[Sequence[CaseFiles]], Iterable[HeadCase]],
+    labels: Labels,
+    *,
+    ignore_label: int | None = None,
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """The same from files; a case whose heads cannot be had is left out.
+
+    Args:
+        files: of the cases.
+        read: gives the heads and the reference of a case.
+        labels: what the channels mean.
+        ignore_label: voxels with this reference value count nowhere.
+
+    Returns:
+        The figures, and the cases that were left out and why.
+
+    Raises:
+        InputError: if no case is left.
+    """
+    parts, problems = [], []
+    for one in files:
+        try:
+            parts.append(skip_heads_per_case(read([one]), labels, ignore_label=ignore_label))
+        except (InputError, CaseError) as error:
+            problems.append(Problem(one.case, str(error)))
+    if not parts:
+        first = f"; the first: {problems[0].problem}" if problems else ""
+        raise InputError(f"none of {len(files)} cases has heads that can be skipped{first}")
+    return pd.concat(parts, ignore_index=True), problems
 
 
 def skip_heads_table(per_case: pd.DataFrame) -> pd.DataFrame:
@@ -160,6 +195,7 @@ def _case_rows(
     total: np.ndarray | None = None
     agreements: list[np.ndarray] = []  # of the heads that are left, deepest first
     deeper: np.ndarray | None = None
+    is_empty = True  # no head that is left found anything
     rows: list[dict[str, float | str]] = []
     for head in reversed(range(count)):
         probabilities = case.heads[head]
@@ -174,13 +210,17 @@ def _case_rows(
             agreements.append(_agreement(segmentation, deeper, labels))
         deeper = segmentation
         fused = total / (count - head)
+        fused_segmentation = decided(fused, labels)
+        is_empty = is_empty and not segmentation.any()
         curve = np.array(agreements[::-1]).reshape(len(agreements), len(labels.values)).T
+        if is_empty and not fused_segmentation.any():  # they agree on nothing
+            curve = np.full_like(curve, np.nan)
         rows.append(
             {
                 "case": case.case,
                 "skipped": head,
                 "nll": _nll(fused, case.reference, labels, ignore_label),
-                "dice": _dice(decided(fused, labels), case.reference, labels, ignore_label),
+                "dice": _dice(fused_segmentation, case.reference, labels, ignore_label),
                 "aula": float(aula(curve).mean()),
                 "aula_normalized": float(aula_normalized(curve).mean()),
             }
@@ -199,9 +239,9 @@ def _nll(
     fused: np.ndarray, reference: np.ndarray, labels: Labels, ignore_label: int | None
 ) -> float:
     histogram = CalibrationHistogram(labels.num_channels, has_regions=labels.has_regions)
-    kept = (
-        np.ones(reference.shape, dtype=bool) if ignore_label is None else reference != ignore_label
-    )
+    kept = np.isin(reference, [0, *np.concatenate([np.atleast_1d(v) for v in labels.values])])
+    if ignore_label is not None:
+        kept &= reference != ignore_label
     truth = (
         np.stack([label_mask(reference, value) for value in labels.values])
         if labels.has_regions

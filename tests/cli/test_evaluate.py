@@ -34,6 +34,15 @@ def test_writes_tables_summary_and_figures(tmp_path):
         assert {f"figures/{figure}.{ending}" for figure in figures} <= files
 
 
+def test_a_case_without_readable_heads_does_not_stop_the_others(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3, num_heads=3)
+    (made.out / "heads" / "head_01" / "case_01.npz").write_bytes(b"nonsense")
+    assert command(made, "--skip_heads", "--no_figures") == 0
+    assert "case_01 is left out of skip_heads.csv: " in capsys.readouterr().err
+    table = pd.read_csv(made.out / "evaluation" / "skip_heads.csv")
+    assert (table["num_cases"] == 2).all()
+
+
 def test_tables_keep_every_digit_and_leave_undefined_empty(tmp_path):
     made = make(tmp_path, num_cases=3)
     write(np.zeros((8, 14, 12)), made.out / "case_00.nii.gz")

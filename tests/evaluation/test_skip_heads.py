@@ -1,5 +1,6 @@
 """Skipping heads: closed forms, the plain computation over all heads, and saved files."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -15,6 +16,7 @@ from nnunetv2_le.evaluation.dataset import read_dataset
 from nnunetv2_le.evaluation.skip_heads import (
     HeadCase,
     saved_head_cases,
+    skip_heads_of_each,
     skip_heads_per_case,
     skip_heads_table,
 )
@@ -96,6 +98,46 @@ def test_saved_heads_give_the_same_as_arrays(tmp_path):
     pd.testing.assert_frame_equal(
         skip_heads_per_case(cases, dataset.labels), skip_heads_per_case(arrays, dataset.labels)
     )
+
+
+def test_heads_that_agree_on_nothing_have_no_aula():
+    nothing = np.stack([np.full(SHAPE, share) for share in (0.8, 0.1, 0.1)])
+    case = made_up()
+    table = skip_heads_per_case(
+        [HeadCase("case", [case.heads[-1], *[nothing] * 4], case.reference)], LABELS
+    ).set_index("skipped")
+    assert np.isfinite(table.loc[0, "aula_normalized"])
+    assert table.loc[1:, ["aula", "aula_normalized"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("ignore_label", [None, 3])
+def test_voxels_of_unknown_or_ignored_labels_are_not_in_the_likelihood(ignore_label):
+    even = np.full((2, 2, 2, 2), 0.5)
+    reference = np.zeros((2, 2, 2), dtype=np.int32)
+    reference[0] = 7 if ignore_label is None else ignore_label
+    for labels in (Labels(("a",), (1,)), Labels(("a",), ((1, 2),), has_regions=True)):
+        heads = [even[: labels.num_channels]] * 2
+        table = skip_heads_per_case(
+            [HeadCase("case", heads, reference)], labels, ignore_label=ignore_label
+        )
+        assert table["nll"].tolist() == pytest.approx([np.log(2)] * 2, abs=1e-6)
+
+
+def test_cases_without_readable_heads_are_left_out_and_named(tmp_path):
+    made = make(tmp_path, num_cases=4, num_heads=3)
+    dataset = read_dataset(made.out / "dataset.json")
+    (made.out / "heads" / "head_01" / "case_01.npz").write_bytes(b"nonsense")
+    for file in made.out.glob("heads/*/case_02.npz"):
+        file.unlink()
+    (made.references / "case_03.nii.gz").write_bytes(b"nonsense")
+    files, _ = find_cases(made.out, [made.references], file_ending=".nii.gz")
+    read = functools.partial(saved_head_cases, dataset=dataset)
+    table, problems = skip_heads_of_each(files, read, dataset.labels)
+    assert set(table["case"]) == {"case_00"}
+    assert table["skipped"].tolist() == [0, 1, 2]
+    assert [problem.case for problem in problems] == ["case_01", "case_02", "case_03"]
+    with pytest.raises(InputError, match="none of 3 cases has heads that can be skipped; the fi"):
+        skip_heads_of_each(files[1:], read, dataset.labels)
 
 
 def test_case_without_heads_is_named():
