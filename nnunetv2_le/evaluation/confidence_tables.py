@@ -102,7 +102,10 @@ def numbers(table: pd.DataFrame, column: str) -> Float[np.ndarray, "cases"]:
 
 def _read_table(path: Path, index: list[str]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(index, str), keep_default_na=True)
+        # a label may be called NA or None; what is undefined is an empty field
+        table = pd.read_csv(
+            path, dtype=dict.fromkeys(index, str), keep_default_na=False, na_values=[""]
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in index if column not in table.columns]

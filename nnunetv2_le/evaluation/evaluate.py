@@ -19,7 +19,13 @@ from nnunetv2_le.evaluation.confidence_tables import (
     read_confidence_tables,
 )
 from nnunetv2_le.evaluation.dataset import EvaluationDataset, read_dataset, read_json
-from nnunetv2_le.evaluation.method import MethodSettings, joined, score_table, side_by_side
+from nnunetv2_le.evaluation.method import (
+    MethodSettings,
+    given_column,
+    joined,
+    score_table,
+    side_by_side,
+)
 from nnunetv2_le.evaluation.pool import CalibrationPair, evaluate_cases
 
 logger = logging.getLogger(__name__)
@@ -95,7 +101,7 @@ def evaluate_prediction(
     problems += more
     labels = _label_frame(usable, tables)
     if extra is not None:
-        cases, more = _with_case_table(cases, extra)
+        cases, more = _with_case_table(cases, extra, method)
         problems += more
         labels = _with_columns(labels, cases, method)
     scores = () if tables is None else tables.scores
@@ -139,13 +145,14 @@ def _label_frame(cases: Sequence[CaseMetrics], tables: ConfidenceTables | None) 
 
 
 def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame | None:
-    wanted = [c for c in (method.domain_column, method.patient_column) if c is not None]
+    wanted = _wanted(method)
     if path is None:
         if wanted:
             raise InputError(f"columns {wanted} were asked for, but no table of cases was given")
         return None
     try:
-        table = pd.read_csv(path, dtype=str)
+        # a site may be called NA
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in ("case", *wanted) if column not in table.columns]
@@ -159,20 +166,37 @@ def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame 
 
 
 def _with_case_table(
-    cases: pd.DataFrame, extra: pd.DataFrame
+    cases: pd.DataFrame, extra: pd.DataFrame, method: MethodSettings
 ) -> tuple[pd.DataFrame, list[Problem]]:
+    """Figures and the user's columns; 'unknown' where nothing is said, of patients one a case."""
+    missing = cases.index.difference(extra.index)
     problems = [
         Problem(str(case), "the table of cases has no row for it; its columns are 'unknown'")
-        for case in cases.index.difference(extra.index)
+        for case in missing
     ]
-    extra = extra.reindex(cases.index).fillna("unknown")
-    return side_by_side(cases, extra, "given"), problems
+    extra = extra.reindex(cases.index)
+    for column in dict.fromkeys(_wanted(method)):
+        problems += [
+            Problem(str(case), f"its {column} is empty in the table of cases, and 'unknown' here")
+            for case in extra.index[extra[column].isna()].difference(missing)
+        ]
+    if method.patient_column is not None:  # cases of nobody known belong to different patients
+        own = [f"unknown ({case})" for case in extra.index]
+        patients = extra[method.patient_column]
+        extra[method.patient_column] = patients.where(patients.notna(), own)
+    return side_by_side(cases, extra.fillna("unknown"), "given"), problems
+
+
+def _wanted(method: MethodSettings) -> list[str]:
+    return [c for c in (method.domain_column, method.patient_column) if c is not None]
 
 
 def _with_columns(
     labels: pd.DataFrame, cases: pd.DataFrame, method: MethodSettings
 ) -> pd.DataFrame:
     """The domain and patient of each row's case beside its figures."""
-    wanted = [c for c in (method.domain_column, method.patient_column) if c is not None]
-    columns = {column: labels["case"].map(cases[column]) for column in wanted}
-    return labels.assign(**columns)
+    extra = pd.DataFrame(
+        {column: cases[given_column(cases, column)] for column in _wanted(method)},
+        index=cases.index,
+    )
+    return side_by_side(labels.set_index("case"), extra, "given").reset_index()

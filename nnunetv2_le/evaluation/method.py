@@ -80,7 +80,7 @@ def score_table(
     """
     subsets = [(OVERALL, cases)]
     if settings.domain_column is not None:
-        groups = cases.groupby(settings.domain_column, sort=True)
+        groups = cases.groupby(given_column(cases, settings.domain_column), sort=True)
         subsets += [(f"{settings.domain_column}={name}", rows) for name, rows in groups]
     if len(labels):
         names = dict.fromkeys(labels["label_name"])
@@ -161,6 +161,12 @@ def side_by_side(table: pd.DataFrame, other: pd.DataFrame, name: str) -> pd.Data
     return table.join(other.rename(columns=twice), how="left")
 
 
+def given_column(table: pd.DataFrame, column: str) -> str:
+    """Where a column of the user's case table stands: beside one of ours it is ``_given``."""
+    given = f"{column}_given"
+    return given if given in table.columns else column
+
+
 def _failure_figures(risks: np.ndarray, confidences: np.ndarray) -> dict[str, float]:
     return {
         "aurc": fd.aurc(risks, confidences),
@@ -202,8 +208,10 @@ def _intervals(
 
 
 def _counts(cases: pd.DataFrame, settings: MethodSettings) -> np.ndarray:
-    column = settings.patient_column
-    patients = None if column is None else tuple(str(patient) for patient in cases[column])
+    patients = None
+    if settings.patient_column is not None:
+        column = given_column(cases, settings.patient_column)
+        patients = tuple(str(patient) for patient in cases[column])
     return _cached_counts(len(cases), settings.num_draws, patients, settings.seed)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.evaluation.confidence_tables import Score, numbers, ranked_confidences
 from nnunetv2_le.evaluation.evaluate import Evaluation
+from nnunetv2_le.evaluation.method import given_column
 from nnunetv2_le.report.figure_files import save_figure
 from nnunetv2_le.report.quality_control_figure import is_informative, quality_control_figure
 from nnunetv2_le.report.reliability_figure import reliability_figure
@@ -71,7 +72,9 @@ def evaluation_figures(
     files = failure_figures(pairs, folder, dice_thresholds=dice_thresholds)
     for score in scores:
         if score.name in pairs:
-            domains = None if domain_column is None else list(evaluation.cases[domain_column])
+            domains = None
+            if domain_column is not None:
+                domains = list(evaluation.cases[given_column(evaluation.cases, domain_column)])
             figure = scatter_figure(
                 numbers(evaluation.cases, score.name),
                 numbers(evaluation.cases, "dice"),

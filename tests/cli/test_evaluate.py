@@ -131,6 +131,16 @@ def test_domains_get_rows_of_their_own(tmp_path):
     assert {"site=a", "site=b"} <= set(scores["subset"])
 
 
+def test_a_domain_may_be_called_like_a_figure(tmp_path):
+    made = make(tmp_path)
+    pd.DataFrame({"case": made.cases, "dice": list("aaabbb")}).to_csv(
+        tmp_path / "cases.csv", index=False
+    )
+    assert command(made, "-cases", str(tmp_path / "cases.csv"), "-domain", "dice") == 0
+    scores = pd.read_csv(made.out / "evaluation" / "scores.csv")
+    assert set(scores["subset"]) == {"all", "dice=a", "dice=b", "label=front", "label=back"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

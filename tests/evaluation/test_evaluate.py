@@ -284,6 +284,50 @@ def test_domains_and_patients_come_from_the_table_of_cases(tmp_path):
     assert any(p.case == "case_06" and "table of cases" in p.problem for p in evaluation.problems)
 
 
+def test_cases_without_a_patient_are_named_and_drawn_one_by_one(tmp_path):
+    made = make(tmp_path)
+    table = pd.DataFrame({"case": made.cases, "who": ["", "", "", "x", "x", "NA"], "note": ""})
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    given = {"case_table": tmp_path / "cases.csv"}
+    settings = MethodSettings(num_draws=50, patient_column="who")
+    evaluation = evaluate(made, **given, method=settings)
+    assert [p.case for p in evaluation.problems if "its who is empty" in p.problem] == [
+        "case_00",
+        "case_01",
+        "case_02",
+    ]
+    assert evaluation.cases["who"].nunique() == 5
+    assert evaluation.cases.loc["case_05", "who"] == "NA"
+    table["who"] = [f"{number}" for number in range(6)]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    nobody = table.assign(who="")
+    nobody.to_csv(tmp_path / "nobody.csv", index=False)
+    alone = evaluate(made, **given, method=settings).score_table
+    empty = evaluate(made, case_table=tmp_path / "nobody.csv", method=settings).score_table
+    pd.testing.assert_frame_equal(alone, empty)
+
+
+@pytest.mark.parametrize("column", ["dice", "volume_ml", "label"])
+def test_columns_of_the_table_of_cases_may_be_called_like_ours(tmp_path, column):
+    made = make(tmp_path)
+    found = []
+    for name in ("site", column):
+        table = pd.DataFrame({"case": made.cases, name: list("ababab"), "who": list("xxyyzz")})
+        table.to_csv(tmp_path / "cases.csv", index=False)
+        settings = MethodSettings(num_draws=50, domain_column=name, patient_column=name)
+        evaluation = evaluate(made, case_table=tmp_path / "cases.csv", method=settings)
+        assert {f"{name}=a", f"{name}=b"} <= set(evaluation.score_table["subset"])
+        found.append(evaluation.score_table.replace({f"{name}={site}": site for site in "ab"}))
+    pd.testing.assert_frame_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])
+def test_a_label_may_be_called_like_nothing(tmp_path, name):
+    made = make(tmp_path, labels={"background": 0, name: 1, "back": 2})
+    row = evaluate(made).score_table.set_index(["subset", "score"])
+    assert row.loc[(f"label={name}", "consensus_dice"), "num_cases"] == 6
+
+
 def test_missing_column_of_the_table_of_cases_is_named(tmp_path):
     made = make(tmp_path, num_cases=3)
     pd.DataFrame({"case": made.cases}).to_csv(tmp_path / "cases.csv", index=False)

@@ -115,7 +115,8 @@ def test_voxels_of_unknown_or_ignored_labels_are_not_in_the_likelihood(ignore_la
     even = np.full((2, 2, 2, 2), 0.5)
     reference = np.zeros((2, 2, 2), dtype=np.int32)
     reference[0] = 7 if ignore_label is None else ignore_label
-    for labels in (Labels(("a",), (1,)), Labels(("a",), ((1, 2),), has_regions=True)):
+    region = Labels(("a",), ((1, 2),), has_regions=True, region_values=(1,))
+    for labels in (Labels(("a",), (1,)), region):
         heads = [even[: labels.num_channels]] * 2
         table = skip_heads_per_case(
             [HeadCase("case", heads, reference)], labels, ignore_label=ignore_label
