@@ -1,7 +1,7 @@
 """The figures of a case with several raters, from its files.
 
 Members are the saved heads (``--save_heads``); the entropy map is the one that predict wrote or,
-without it, the entropy of the saved probabilities.
+without it, the entropy of the saved probabilities. Voxels that any rater ignores count nowhere.
 """
 
 from collections.abc import Sequence
@@ -38,16 +38,25 @@ def rater_figures(
         ``rater_pairwise_dice``; with heads ``energy_distance_squared`` and its terms; with an
         entropy map its correlation with the raters' disagreement over all voxels.
     """
+    counted = _counted(raters, dataset.ignore_label)
+    flat = [rater.reshape(-1)[counted] for rater in raters]
+    if not flat[0].size:
+        return {"num_raters": len(raters)}, ["its raters ignore every voxel between them"]
+    predicted = prediction.reshape(-1)[counted]
     figures: dict[str, float] = {
         "num_raters": len(raters),
-        "mean_rater_dice": _mean_dice([(rater, prediction) for rater in raters], dataset.labels),
+        "mean_rater_dice": _mean_dice([(rater, predicted) for rater in flat], dataset.labels),
         "rater_pairwise_dice": _mean_dice(
-            [(raters[i], raters[j]) for i in range(len(raters)) for j in range(i)], dataset.labels
+            [(flat[i], flat[j]) for i in range(len(flat)) for j in range(i)], dataset.labels
         ),
     }
     problems = []
     try:
-        figures |= _energy(files, raters, dataset.labels)
+        members = [
+            segmentation_of(head, dataset.labels, shape=prediction.shape).reshape(-1)[counted]
+            for head in files.heads
+        ]
+        figures |= _energy(members, flat, dataset.labels)
     except InputError as error:
         problems.append(f"its heads are left out: {error}")
     try:
@@ -59,16 +68,24 @@ def rater_figures(
         # scipy.stats takes longer to import than many cases to evaluate
         from nnunetv2_le.evaluation.correlation import pearson, spearman  # noqa: PLC0415
 
-        disagreement = rater_disagreement(raters).ravel()
-        figures["entropy_disagreement_pearson"] = pearson(entropy, disagreement)
-        figures["entropy_disagreement_spearman"] = spearman(entropy, disagreement)
+        disagreement = rater_disagreement(flat)
+        figures["entropy_disagreement_pearson"] = pearson(entropy[counted], disagreement)
+        figures["entropy_disagreement_spearman"] = spearman(entropy[counted], disagreement)
     return figures, problems
 
 
-def _energy(files: CaseFiles, raters: Sequence[np.ndarray], labels: Labels) -> dict[str, float]:
-    if not files.heads:
+def _counted(raters: Sequence[np.ndarray], ignore_label: int | None) -> np.ndarray | slice:
+    """The voxels, flat, that no rater ignores."""
+    if ignore_label is None:
+        return slice(None)
+    return np.all([rater.reshape(-1) != ignore_label for rater in raters], axis=0)
+
+
+def _energy(
+    members: Sequence[np.ndarray], raters: Sequence[np.ndarray], labels: Labels
+) -> dict[str, float]:
+    if not members:
         return {}
-    members = [segmentation_of(head, labels, shape=raters[0].shape) for head in files.heads]
     energy = generalized_energy_distance(members, raters, labels=labels.values)
     return {
         "energy_distance_squared": energy.squared,

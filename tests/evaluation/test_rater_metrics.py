@@ -1,0 +1,68 @@
+"""Figures against several raters: ignored voxels count nowhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evaluation.made_up_predictions import LABELS, describe, make, save, softened, two_blobs
+
+from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.dataset import read_dataset
+from nnunetv2_le.evaluation.rater_metrics import rater_figures
+
+SHAPE = (6, 14, 10)
+IGNORED = 3
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    made = make(tmp_path_factory.mktemp("data"), num_cases=1, shape=SHAPE)
+    describe(replace(made, labels={**LABELS, "ignore": IGNORED}), ".nii.gz")
+    return read_dataset(made.out / "dataset.json")
+
+
+def volumes():
+    """Three raters, a prediction, two heads and their mean."""
+    rng = np.random.default_rng(0)
+    truth = two_blobs(SHAPE, rng).astype(np.int32)
+    raters = [np.roll(truth, shift, axis=2) for shift in (-1, 0, 1)]
+    heads = [softened(truth, rng, noise=noise) for noise in (1.0, 0.5)]
+    return raters, heads, np.mean(heads, axis=0)
+
+
+def figures(folder, dataset, raters, heads, fused):
+    files = [folder / f"head_{number}.npz" for number in range(len(heads))]
+    for head, file in zip([*heads, fused], [*files, folder / "case.npz"], strict=True):
+        save(head, file)
+    case = CaseFiles(
+        "case", folder / "case.nii.gz", (), probabilities=folder / "case.npz", heads=tuple(files)
+    )
+    return rater_figures(case, raters, fused.argmax(axis=0).astype(np.int32), dataset)
+
+
+def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, dataset):
+    raters, heads, fused = volumes()
+    ignoring = [rater.copy() for rater in raters]
+    ignoring[0][:, :4] = IGNORED
+    ignoring[1][:, :7] = IGNORED
+    found, problems = figures(tmp_path / "whole", dataset, ignoring, heads, fused)
+    expected, _ = figures(
+        tmp_path / "cut",
+        dataset,
+        [rater[:, 7:] for rater in raters],
+        [head[:, :, 7:] for head in heads],
+        fused[:, :, 7:],
+    )
+    assert problems == []
+    assert "energy_distance_squared" in found
+    assert "entropy_disagreement_spearman" in found
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_raters_that_ignore_everything_are_named(tmp_path, dataset):
+    raters, heads, fused = volumes()
+    raters[0][:, :7] = IGNORED
+    raters[1][:, 7:] = IGNORED
+    found, problems = figures(tmp_path, dataset, raters, heads, fused)
+    assert found == {"num_raters": 3}
+    assert problems == ["its raters ignore every voxel between them"]
