@@ -56,7 +56,7 @@ def build_request(arguments: argparse.Namespace) -> CompareRequest:
     """Arguments to request.
 
     Raises:
-        SettingError: if there are no two methods with names of their own.
+        SettingError: if there are no two methods with names of their own that folders can have.
     """
     predictions: dict[str, Path] = {}
     for entry in arguments.pred:
@@ -65,9 +65,10 @@ def build_request(arguments: argparse.Namespace) -> CompareRequest:
             raise SettingError(f"-pred takes NAME=FOLDER, got {entry!r}")
         if name in predictions:
             raise SettingError(f"-pred names the method {name!r} twice")
-        if "/" in name:
+        if "/" in name or name in (".", "..", "figures"):
             raise SettingError(
-                f"a method's name becomes a folder, it must not have a slash: {name!r}"
+                "a method's name becomes a folder beside the folder figures: it must not have a "
+                f"slash nor be '.', '..' or 'figures', got {name!r}"
             )
         predictions[name] = Path(folder)
     if len(predictions) < 2:

@@ -31,6 +31,19 @@ from nnunetv2_le.evaluation.failure_detection import augrc, aurc, excess_aurc
 from nnunetv2_le.evaluation.method import MethodSettings, method_draws
 
 QUALITY = {"dice": True, "modified_hausdorff_mm": False, "nll": False}  # whether more is better
+_QUALITY_COLUMNS = ["method", "metric", "num_cases", "mean", "std", "is_best", "p_value"]
+_CORRELATION_COLUMNS = [
+    "method",
+    "score",
+    "direction",
+    "num_cases",
+    "spearman_dice",
+    "spearman_mhd",
+]
+_DIFFERENCE_COLUMNS = [
+    *("method_a", "method_b", "score", "metric", "num_cases"),
+    *("difference", "low", "high", "p_value"),
+]
 _FIGURES = {"aurc": aurc, "excess_aurc": excess_aurc, "augrc": augrc}
 
 
@@ -84,7 +97,7 @@ def quality_table(methods: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "p_value": p_values.get(i, float("nan")),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_QUALITY_COLUMNS)
 
 
 def correlation_table(methods: Mapping[str, Evaluation]) -> pd.DataFrame:
@@ -105,7 +118,7 @@ def correlation_table(methods: Mapping[str, Evaluation]) -> pd.DataFrame:
                     "spearman_mhd": spearman(values, numbers(frame, "modified_hausdorff_mm")),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_CORRELATION_COLUMNS)
 
 
 def difference_table(methods: Mapping[str, Evaluation], settings: MethodSettings) -> pd.DataFrame:
@@ -130,7 +143,7 @@ def difference_table(methods: Mapping[str, Evaluation], settings: MethodSettings
                     {"method_a": name_a, "method_b": name_b, "score": score.name, **row}
                     for row in _differences(frames, score, settings)
                 ]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=_DIFFERENCE_COLUMNS)
     if len(table):
         groups = table.groupby(["score", "metric"])["p_value"]
         table["p_value"] = groups.transform(lambda values: holm(list(values)))

@@ -38,6 +38,7 @@ from nnunetv2_le.evaluation.quality_control import quality_control_curve
 
 OVERALL = "all"
 DEFAULT_DICE_THRESHOLDS = (0.7, 0.8, 0.9)
+_FIRST_COLUMNS = ["subset", "score", "direction", "num_cases"]  # all that a table without rows has
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def score_table(
             row = score_row(subset, score, settings=settings)
             rows.append({"subset": name, "score": score.name, "direction": score.direction, **row})
             problems += _complaints(name, score, subset, row)
-    return pd.DataFrame(rows), problems
+    return pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS), problems
 
 
 def score_row(cases: pd.DataFrame, score: Score, *, settings: MethodSettings) -> dict[str, float]:

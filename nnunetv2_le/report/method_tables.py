@@ -18,6 +18,13 @@ Format = Literal["markdown", "latex"]
 _TITLES = {"dice": "DSC", "modified_hausdorff_mm": "MHD (mm)", "nll": "NLL"}
 _UP: dict[Format, str] = {"markdown": "\u2191", "latex": r"$\uparrow$"}
 _DOWN: dict[Format, str] = {"markdown": "\u2193", "latex": r"$\downarrow$"}
+_ESCAPES: dict[Format, dict[int, str]] = {
+    "markdown": str.maketrans({"|": r"\|"}),
+    "latex": str.maketrans(
+        {sign: rf"\{sign}" for sign in "_&%#${}"}
+        | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    ),
+}
 
 
 def quality_text(table: pd.DataFrame, form: Format) -> str:
@@ -30,7 +37,7 @@ def quality_text(table: pd.DataFrame, form: Format) -> str:
     metrics = list(dict.fromkeys(table["metric"]))
     rows = []
     for method in dict.fromkeys(table["method"]):
-        cells = [method]
+        cells = [_name(str(method), form)]
         for metric in metrics:
             found = table[(table["method"] == method) & (table["metric"] == metric)].iloc[0]
             cells.append(_quality_cell(found, form))
@@ -58,7 +65,7 @@ def correlation_text(table: pd.DataFrame, form: Format) -> str:
     strongest = {column: table[column].abs().max() for column in columns}
     rows = []
     for _, row in table.iterrows():
-        cells = [str(row["method"]), str(row["score"])]
+        cells = [_name(str(row["method"]), form), _name(str(row["score"]), form)]
         for column in columns:
             text = _number(row[column])
             cells.append(_bold(text, form) if abs(row[column]) == strongest[column] else text)
@@ -78,8 +85,8 @@ def _quality_cell(row: pd.Series, form: Format) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], form: Format) -> str:
     if form == "markdown":
         lines = [header, ["---"] * len(header), *rows]
-        return "".join(f"| {' | '.join(_escaped(cells, form))} |\n" for cells in lines)
-    body = [" & ".join(_escaped(cells, form)) + r" \\" for cells in rows]
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    body = [" & ".join(cells) + r" \\" for cells in rows]
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{'l' * len(header)}}}",
@@ -106,9 +113,9 @@ def _note(text: str, form: Format) -> str:
     return f"% {text}\n" if form == "latex" else f"\n{text}\n"
 
 
-def _escaped(cells: Sequence[str], form: Format) -> list[str]:
-    sign = "_" if form == "latex" else "|"
-    return [cell.replace(sign, f"\\{sign}") for cell in cells]
+def _name(text: str, form: Format) -> str:
+    """A name that the markup shows as it is."""
+    return text.translate(_ESCAPES[form])
 
 
 def _bold(text: str, form: Format) -> str:

@@ -55,6 +55,18 @@ def test_two_stock_methods_are_compared_by_quality_alone(tmp_path):
     assert command(tmp_path / "out", ("a", methods[0]), ("b", methods[1])) == 0
     assert (tmp_path / "out" / "quality.md").is_file()
     assert not (tmp_path / "out" / "correlation.md").exists()
+    scores = tmp_path / "out" / "a" / "scores.csv"
+    assert scores.read_text() == "subset,score,direction,num_cases\n"
+    correlation = pd.read_csv(tmp_path / "out" / "correlation.csv")
+    assert list(correlation)[:2] == ["method", "score"]
+
+
+def test_without_a_bootstrap_the_table_of_differences_has_its_header(tmp_path):
+    methods = [(name, make(tmp_path / name, num_cases=4)) for name in ("A", "B")]
+    assert command(tmp_path / "out", *methods, more=("-num_bootstrap", "0", "--no_figures")) == 0
+    table = pd.read_csv(tmp_path / "out" / "differences.csv")
+    assert table.empty
+    assert {"method_a", "method_b", "difference", "p_value"} < set(table)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +76,9 @@ def test_two_stock_methods_are_compared_by_quality_alone(tmp_path):
         (["A=x", "A=y"], "names the method 'A' twice"),
         (["A=x", "y"], "takes NAME=FOLDER, got 'y'"),
         (["A=x", "b/c=y"], "must not have a slash"),
+        (["A=x", "..=y"], "got '..'"),
+        (["A=x", ".=y"], "got '.'"),
+        (["A=x", "figures=y"], "got 'figures'"),
         (["A=x", "B=y"], "is needed and cannot be read"),
     ],
 )

@@ -45,6 +45,23 @@ def test_quality_in_latex_escapes_names():
     assert text.startswith(r"\begin{tabular}{ll}")
 
 
+def test_latex_escapes_every_special_character_of_names_and_nothing_else():
+    names = {"LE_1": r"5% a&b #1 $x$ {y} ~^\ ", "DE": "a|b"}
+    table = QUALITY.replace({"method": names})
+    text = quality_text(table, "latex")
+    name = (
+        r"5\% a\&b \#1 \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{} "
+        r" & \textbf{0.912} (0.050) \\"
+    )
+    assert name in text.splitlines()
+    assert r"a|b & 0.900 (-)$^*$ \\" in text.splitlines()
+    assert r"| a\|b | 0.900 (-)\* |" in quality_text(table, "markdown").splitlines()
+    scores = CORRELATION.replace({"score": {"aula": "aula_normalized"}})
+    assert r"LE & aula\_normalized & 0.800 & \textbf{-0.700} \\" in correlation_text(
+        scores, "latex"
+    )
+
+
 def test_strongest_correlation_is_bold_whatever_its_sign():
     text = correlation_text(CORRELATION, "markdown")
     assert "| LE | entropy | **-0.900** | - |" in text
