@@ -3,12 +3,14 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from nnunetv2_le.calibration.calibration_file import Calibration, require_matches
 from nnunetv2_le.calibration.model_identity import identity_of
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.types import Family, Labels, MemberPlan
 
@@ -20,7 +22,8 @@ def model(tmp_path: Path) -> Any:
         (tmp_path / f"fold_{fold}").mkdir()
         (tmp_path / f"fold_{fold}" / "checkpoint_final.pth").write_text(f"{fold}")
     (tmp_path / "plans.json").write_text("{}")
-    return SimpleNamespace(
+    return mock.Mock(
+        spec=Model,
         plans=SimpleNamespace(dataset_name="Dataset999_Tiny", plans_name="nnUNetPlans"),
         trainer_name="LayerEnsembleTrainer",
         configuration_name="3d_fullres",
