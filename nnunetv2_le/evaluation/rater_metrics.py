@@ -78,7 +78,7 @@ def _counted(raters: Sequence[np.ndarray], ignore_label: int | None) -> np.ndarr
     """The voxels, flat, that no rater ignores."""
     if ignore_label is None:
         return slice(None)
-    return np.all([rater.reshape(-1) != ignore_label for rater in raters], axis=0)
+    return np.asarray(np.all([rater.reshape(-1) != ignore_label for rater in raters], axis=0))
 
 
 def _energy(
