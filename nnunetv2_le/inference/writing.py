@@ -7,6 +7,7 @@ that its presence means that the case is done.
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure
 from nnunetv2_le.inference.whole_files import replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
+from nnunetv2_le.uncertainty.map_names import every_map_name, on_demand_maps
 
 
 class CaseWriter:
@@ -63,9 +65,11 @@ class CaseWriter:
         return all(record.get(name) == value for name, value in self._settings_record().items())
 
     def forget(self, case: str) -> None:
-        """From now on the case is neither done nor failed."""
+        """From now on the case is neither done nor failed, and has no file of other settings."""
         self.record_file(case).unlink(missing_ok=True)
         forget_failure(self.folder, case)
+        for path in self._any_files(case):
+            path.unlink(missing_ok=True)
 
     def files(self, case: str) -> list[Path]:
         """The files of a case, in the order in which they are written."""
@@ -79,6 +83,14 @@ class CaseWriter:
         if self.settings.save_features:
             files.append(self.features_file(case))
         return [*files, self.record_file(case)]
+
+    def _any_files(self, case: str) -> Iterator[Path]:
+        """Files that a case may have from a run of any settings, there or not."""
+        yield self.folder / f"{case}{self.ending}"
+        for folder in (self.folder, *sorted((self.folder / "heads").glob("head_*"))):
+            yield from (folder / f"{case}.npz", folder / f"{case}.pkl")
+        yield from (self._map_file(case, name) for name in (*every_map_name(), *CALIBRATED_MAPS))
+        yield self.features_file(case)
 
     def record_file(self, case: str) -> Path:
         """The file whose presence means that the case is done."""
@@ -195,10 +207,16 @@ class CaseWriter:
         )
 
     def _settings_record(self) -> dict[str, Any]:
-        """What the scores of a case depend on, apart from the model and the image."""
+        """What scores and columns of a case depend on, apart from the model and the image."""
+        settings = self.settings
+        with_columns = set(settings.maps) & set(on_demand_maps(self.plan.families))
         return {
-            "fusion": self.settings.fusion,
-            "skip_heads": self.settings.skip_heads,
+            "fusion": settings.fusion,
+            "skip_heads": settings.skip_heads,
+            "step_size": settings.step_size,
+            "use_mirroring": settings.use_mirroring and bool(self.model.mirror_axes),
+            "use_gaussian": settings.use_gaussian,
+            "on_demand_maps": sorted(with_columns),
             "members": {family.name: list(family.members) for family in self.plan.families},
             "calibration": None if self.judge is None else self.judge.key,
         }

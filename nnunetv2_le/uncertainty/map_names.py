@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from nnunetv2_le.types import Family
+from nnunetv2_le.types import FAMILIES, Family
 
 ALWAYS = ("mutual_information", "variance", "agreement")
 """Maps of a family that every run has."""
@@ -31,3 +31,9 @@ def on_demand_maps(families: Sequence[Family]) -> tuple[str, ...]:
         if len(family.members) > 1
         for kind in ON_DEMAND
     )
+
+
+def every_map_name() -> tuple[str, ...]:
+    """Names of the maps that a run with any families can have."""
+    kinds = (*ALWAYS, *ON_DEMAND)
+    return ("entropy", *(f"{family}_{kind}" for family in FAMILIES for kind in kinds))

@@ -1,0 +1,127 @@
+"""What counts as finished, and what a case that is predicted again leaves of its former self."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from inference.model_folders import TinyImage, TinyModel
+
+from nnunetv2_le.inference.model import Model, load_model
+from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.inference.writing import CaseWriter
+
+SETTINGS = PredictionSettings(families=("heads",), maps=("entropy",))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model")
+    return load_model(TinyModel(mirror_axes=(2,)).write(folder / "model"), folds=[0])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    TinyImage(shape=(14, 18, 16)).write(folder)
+    return folder
+
+
+def predict(model: Model, source: Path, output: Path, **settings: Any) -> bool:
+    """Continue a run; whether its only case had been finished before."""
+    predictor = LayerEnsemblePredictor(model, replace(SETTINGS, **settings), show_progress=False)
+    summary = predictor.predict_folder(source, output, overwrite=False)
+    assert not summary.failed
+    return bool(summary.skipped)
+
+
+def writer(model: Model, output: Path, **settings: Any) -> CaseWriter:
+    predictor = LayerEnsemblePredictor(model, replace(SETTINGS, **settings), show_progress=False)
+    return CaseWriter(output, model, predictor.settings, predictor.plan)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "step size": {"step_size": 0.9},
+    "mirroring": {"use_mirroring": False},
+    "Gaussian weights": {"use_gaussian": False},
+    "fusion": {"fusion": "last"},
+    "members": {"families": ("heads", "mirrors")},
+    "a map with columns": {"maps": ("entropy", "heads_entropy")},
+}
+
+
+def test_a_case_is_finished_for_the_same_settings_alone(model: Model, source: Path, tmp_path: Path):
+    assert not predict(model, source, tmp_path)
+    assert predict(model, source, tmp_path)
+    for what, settings in OTHERS.items():
+        assert not predict(model, source, tmp_path, **settings), what
+        assert predict(model, source, tmp_path, **settings), what
+
+
+def test_maps_without_columns_do_not_make_a_case_unfinished(
+    model: Model, source: Path, tmp_path: Path
+):
+    assert not predict(model, source, tmp_path, maps=("entropy", "heads_variance"))
+    assert predict(model, source, tmp_path, maps=())
+
+
+def test_mirroring_says_nothing_of_a_model_without_it(source: Path, tmp_path: Path):
+    plain = load_model(TinyModel(mirror_axes=None).write(tmp_path / "model"), folds=[0])
+    assert not predict(plain, source, tmp_path / "out", use_mirroring=True)
+    assert predict(plain, source, tmp_path / "out", use_mirroring=False)
+
+
+def test_a_finished_case_stays_untouched(model: Model, source: Path, tmp_path: Path):
+    everything: dict[str, Any] = {"save_probabilities": True, "save_heads": True}
+    assert not predict(model, source, tmp_path, **everything, save_features=True)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case*")}
+    assert len(files) == 1 + 2 + 1 + 2 * 2 + 1 + 1
+    assert predict(model, source, tmp_path)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case*")}
+
+
+def test_files_of_other_settings_are_not_taken_for_this_runs(
+    model: Model, source: Path, tmp_path: Path
+):
+    maps = ("entropy", "heads_agreement")
+    predict(model, source, tmp_path / "out", save_probabilities=True, save_heads=True, maps=maps)
+    predict(model, source, tmp_path / "out", fusion="majority", step_size=0.9)
+    wanted: dict[str, Any] = {"fusion": "majority", "step_size": 0.9, "maps": maps}
+    wanted |= {"save_probabilities": True, "save_heads": True}
+    assert not predict(model, source, tmp_path / "out", **wanted)
+    predict(model, source, tmp_path / "fresh", **wanted)
+    for name in ("case.npz", "heads/head_00/case.npz"):
+        ours, fresh = (np.load(tmp_path / run / name)["probabilities"] for run in ("out", "fresh"))
+        np.testing.assert_array_equal(ours, fresh)
+    ours, fresh = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / run / "uncertainty" / name)))
+        for run in ("out", "fresh")
+        for name in ["case_heads_agreement.nii.gz"]
+    )
+    np.testing.assert_array_equal(ours, fresh)
+
+
+def test_forgetting_a_case_takes_all_of_its_files_and_no_others(model: Model, tmp_path: Path):
+    maps = ("entropy", "heads_ttest", "mirrors_variance", "prediction_set")
+    names = [
+        *("{}.nii.gz", "{}.npz", "{}.pkl", "cases/{}.json", "cases/{}.failed", "features/{}.npy"),
+        *(f"heads/head_0{head}/{{}}{ending}" for head in range(3) for ending in (".npz", ".pkl")),
+        *(f"uncertainty/{{}}_{name}.nii.gz" for name in maps),
+    ]
+    for name in names:
+        for case in ("a", "a_b", "b_a", ".a"):
+            path = tmp_path / name.format(case)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    shared = ["dataset.json", "plans.json", "uncertainty/a_of_somebody.nii.gz", "a.txt"]
+    for name in shared:
+        (tmp_path / name).touch()
+
+    writer(model, tmp_path, maps=()).forget("a")
+
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    others = {name.format(case) for name in names for case in ("a_b", "b_a", ".a")}
+    assert left == others | set(shared)
