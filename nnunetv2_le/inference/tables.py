@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.inference.whole_files import replace_whole, write_json
+from nnunetv2_le.inference.whole_files import is_part, replace_whole, write_json
 
 CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
 FAILED_ENDING = ".failed"
@@ -64,7 +64,7 @@ def forget_failure(folder: Path, case: str) -> None:
 def _files(folder: Path, ending: str) -> list[Path]:
     """Files of cases by name, without those that are being written."""
     files = (folder / "cases").glob(f"*{ending}")
-    return sorted(path for path in files if not path.name.startswith("."))
+    return sorted(path for path in files if not is_part(path))
 
 
 def _read_all(files: Iterable[Path]) -> dict[Path, str]:

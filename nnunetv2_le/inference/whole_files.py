@@ -1,15 +1,18 @@
 """Files that appear whole or not at all.
 
-A file is written under a hidden name in ``OUT/cases``, checked, and renamed. Hidden names lie there
-and not beside the file, because nnU-Net's commands take every file of OUT with the right ending for
-a segmentation.
+A file is written under its own name into a hidden folder of ``OUT/cases``, checked, and moved to
+its place. Hidden folders lie there and not beside the file, because nnU-Net's commands take every
+file of OUT with the right ending for a segmentation. Some of nnU-Net's writers make a second file
+of a name that follows from the first (``CASE.json`` with the spacing of ``CASE.tif``); it goes the
+same way.
 """
 
 import json
 import os
-import threading
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nnunetv2_le.inference.nifti_checks import is_cut_off
@@ -19,27 +22,29 @@ _PART = ".part"
 
 
 def replace_whole(target: Path, write: Callable[[Path], Any], *, output: Path) -> None:
-    """Write a file under another name, then give it its own.
+    """Write a file elsewhere, with what is written beside it, then move all of it to its place.
 
     Args:
-        target: the file, somewhere below ``output``.
-        write: writes to the path that it is given, which ends as ``target`` does.
+        target: the file, somewhere below ``output``; it is moved last.
+        write: writes to the path that it is given, whose name is that of ``target``.
         output: OUT.
 
     Raises:
         OSError: the file was not written, or not to its end.
     """
-    owner = f"{os.getpid()}_{threading.get_native_id()}"
-    hidden = output / ROOM / f"{_PART}.{owner}.{target.name}"
+    room = TemporaryDirectory(prefix=f"{_PART}.", dir=output / ROOM, ignore_cleanup_errors=True)
     try:
-        write(hidden)
-        _require_whole(hidden)
-        os.replace(hidden, target)
+        with room as folder:
+            hidden = Path(folder) / target.name
+            write(hidden)
+            beside = sorted(path for path in Path(folder).iterdir() if path != hidden)
+            for path in (*beside, hidden):
+                _require_whole(path)
+            for path in (*beside, hidden):
+                os.replace(path, target.with_name(path.name))
     except RuntimeError as error:  # SimpleITK's way to report a failed write
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise OSError(lines[-1].strip()) from error
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def write_json(target: Path, content: Any, *, output: Path) -> None:
@@ -48,10 +53,18 @@ def write_json(target: Path, content: Any, *, output: Path) -> None:
     replace_whole(target, lambda path: path.write_text(text, encoding="utf-8"), output=output)
 
 
+def is_part(path: Path) -> bool:
+    """Whether something in ``OUT/cases`` is not a file of a case, but being written."""
+    return path.name.startswith(f"{_PART}.")
+
+
 def remove_leftovers(output: Path) -> None:
     """Remove what a run that was killed left behind; no other run may write at the same time."""
     for path in (output / ROOM).glob(f"{_PART}.*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _require_whole(path: Path) -> None:

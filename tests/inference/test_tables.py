@@ -122,8 +122,19 @@ def test_a_record_that_comes_in_while_tables_are_written_is_in_them(output: Path
 
 def test_a_record_that_is_being_written_is_no_record(output: Path):
     add(output, record("a"))
-    (output / "cases" / ".part.1_1.b.json").write_text('{"case": "b"')
+    (output / "cases" / ".part.1").mkdir()
+    (output / "cases" / ".part.1" / "b.json").write_text('{"case": "b"')
+    (output / "cases" / ".part.c.json").write_text('{"case": "c"')  # of version 0.1.0
     assert [content["case"] for content in read_records(output)] == ["a"]
+
+
+@pytest.mark.parametrize("case", [".hidden", "._case", ".parts", "..."])
+def test_a_name_may_start_with_a_dot(output: Path, case: str):
+    add(output, record(case))
+    note_failure(output, f"{case}2", "cannot be read")
+    write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == [case]
+    assert [row["case"] for row in rows(output, "failed.csv")] == [f"{case}2"]
 
 
 def test_failures_are_listed_with_their_reason_until_the_case_is_done(output: Path):
