@@ -1,5 +1,6 @@
 """One case: its files, its preprocessing, and what its prediction is."""
 
+import logging
 import math
 import re
 from collections import Counter
@@ -17,9 +18,17 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.inference.case_checks import (
+    not_finite,
+    require_array,
+    require_channels,
+    require_files,
+    require_shape,
+)
 from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
-from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,9 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
         raise InputError(
             f"Expected a folder of images, but {folder} is not a folder. Name it with -i."
         )
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    names = _without_notes_of_macos(
+        folder, sorted(path.name for path in folder.iterdir() if path.is_file())
+    )
     if not any(name.endswith(ending) for name in names):
         others = sorted({"".join(Path(name).suffixes[-2:]) for name in names})
         raise InputError(
@@ -122,6 +133,18 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
             )
         found.setdefault(parts[1], []).append(folder / name)
     return [found[case] for case in sorted(found)]
+
+
+def _without_notes_of_macos(folder: Path, names: list[str]) -> list[str]:
+    """Without AppleDouble files, which macOS writes beside others, with their endings."""
+    kept = [name for name in names if not name.startswith("._")]
+    if len(kept) < len(names):
+        logger.info(
+            "%d files named ._* in %s are left out: macOS keeps notes in them, no images.",
+            len(names) - len(kept),
+            folder,
+        )
+    return kept
 
 
 def image_bytes(case: Case) -> int:
@@ -145,11 +168,13 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
         CaseError: a file is missing or unreadable, channels are missing, or intensities are not
             finite.
     """
-    _require_files(case, model)
+    require_files(case.images, case.previous_stage, model)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
             data, labels, properties = _run_preprocessor(preprocessor, case, model)
+    except CaseError:
+        raise
     except Exception as error:
         raise CaseError(
             f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: "
@@ -180,14 +205,10 @@ def prepare_array(
     Raises:
         CaseError: the array does not fit the model or is not finite.
     """
-    expected = len(model.dataset_json["channel_names"])
-    if image.ndim != 4 or image.shape[0] != expected:
-        raise CaseError(
-            f"Expected an array of {expected} channels x depth x height x width; got shape "
-            f"{image.shape!r}. Add the channel axis, and a depth of 1 to a 2D image."
-        )
+    require_array(image, model, spacing_mm=spacing_mm, previous_stage=previous_stage)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
-    before = None if previous_stage is None else previous_stage[None]
+    # as nnU-Net's readers give labels; its preprocessor marks voxels outside the body with -1
+    before = None if previous_stage is None else previous_stage[None].astype(np.float32)
     configuration = preprocessing_configuration(
         model.configuration, preprocessor, needs_labels=before is not None
     )
@@ -215,11 +236,15 @@ def _run_preprocessor(
     if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
         result: tuple[np.ndarray, np.ndarray, dict[str, Any]]
         result = preprocessor.run_case(files, before, *rest)
+        require_channels(len(result[0]), case.images, model)
         return result
     # The same steps, without a second copy of the image.
     reader = model.plans.image_reader_writer_class()
     image, properties = reader.read_images(files)
+    require_channels(len(image), case.images, model)
     labels = None if before is None else reader.read_seg(before)[0]
+    if labels is not None:
+        require_shape(f"{before}", labels.shape[1:], image.shape[1:])
     result = preprocessor.run_case_npy(image.view(_OwnImage), labels, properties, *rest)
     return result
 
@@ -244,7 +269,7 @@ def _prepared(
     name: str, data: np.ndarray, labels: np.ndarray | None, properties: dict[str, Any], model: Model
 ) -> PreparedCase:
     if not np.isfinite(data).all():
-        raise CaseError(_not_finite(f"The image of {name}"))
+        raise CaseError(not_finite(f"The image of {name}"))
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
             labels[0], model.label_manager.foreground_labels, data.dtype
@@ -252,30 +277,6 @@ def _prepared(
         data = np.vstack((data, one_hot))
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
     return PreparedCase(name, tensor, properties)
-
-
-def _require_files(case: Case, model: Model) -> None:
-    expected = len(model.dataset_json["channel_names"])
-    if len(case.images) != expected:
-        raise CaseError(
-            f"Expected {expected} image file(s), one a channel "
-            f"({', '.join(model.dataset_json['channel_names'].values())}); got {len(case.images)}: "
-            f"{', '.join(path.name for path in case.images)}. Add or remove channels."
-        )
-    for path in (*case.images, *([case.previous_stage] if case.previous_stage else [])):
-        if not path.is_file():
-            raise CaseError(f"{path} does not exist. Check the name and the channel number.")
-        if is_cut_off(path):
-            raise CaseError(
-                f"{path} cannot be read: it ends before the length that its header states. Copy it "
-                "again from where it came from."
-            )
-        if has_bad_intensities(path):
-            raise CaseError(_not_finite(str(path)))
-
-
-def _not_finite(image: str) -> str:
-    return f"{image} has infinite or missing (NaN) intensities. Replace them before predicting."
 
 
 def _last_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """One member of a stock checkpoint gives the segmentation and probabilities of nnU-Net itself."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from inference.model_folders import TinyImage, TinyModel, predict_with_nnunet
+from skimage import io
 
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -95,6 +98,49 @@ def test_voxels_equal_nnunet_with_resampling(setting: Setting, tmp_path: Path):
     assert len(np.unique(stock[0])) > 1
     assert np.mean(ours[0] == stock[0]) >= 0.9999
     np.testing.assert_allclose(ours[1], stock[1], atol=1e-3)
+
+
+def test_a_picture_of_three_colours_equals_nnunet(tmp_path: Path):
+    model = TinyModel(
+        patch=(16, 16),
+        spacing=(1.0, 1.0),
+        mirror_axes=(1,),
+        reader="NaturalImage2DIO",
+        ending=".png",
+        num_channels=3,
+    ).write(tmp_path / "model")
+    picture = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "road_0000.png"
+    io.imsave(str(file), picture)
+    stock = predict_with_nnunet(model, [[file]], tmp_path / "stock") / "road.png"
+    ours = predict_files(model, tmp_path) / "road.png"
+    assert len(np.unique(io.imread(str(stock)))) > 1
+    np.testing.assert_array_equal(io.imread(str(ours)), io.imread(str(stock)))
+
+
+def test_tiff_volumes_and_their_spacing_equal_nnunet(tmp_path: Path):
+    model = TinyModel(reader="Tiff3DIO", ending=".tif", mirror_axes=None, spacing=(2.0, 1.0, 1.0))
+    model_folder = model.write(tmp_path / "model")
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "cell_0000.tif"
+    values = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
+    tifffile.imwrite(file, values)
+    (tmp_path / "in" / "cell.json").write_text(json.dumps({"spacing": [2.0, 1.0, 1.0]}))
+    stock = predict_with_nnunet(model_folder, [[file]], tmp_path / "stock")
+    ours = predict_files(model_folder, tmp_path)
+    expected = tifffile.imread(stock / "cell.tif")
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(tifffile.imread(ours / "cell.tif"), expected)
+    spacings = [json.loads((out / "cell.json").read_text()) for out in (ours, stock)]
+    assert spacings[0] == spacings[1] == {"spacing": [2.0, 1.0, 1.0]}
+
+
+def predict_files(model: Path, folder: Path) -> Path:
+    """The folder that a run makes of the images in ``folder/in``."""
+    predictor = LayerEnsemblePredictor.from_model_folder(model, folds=[0], show_progress=False)
+    assert not predictor.predict_folder(folder / "in", folder / "ours").failed
+    return folder / "ours"
 
 
 def test_png_slices_equal_nnunet(tmp_path: Path):

@@ -1,0 +1,109 @@
+"""What files and arrays of a case have to be, said in one line where they are not."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from nnunetv2_le.errors import CaseError
+from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
+
+
+def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
+    """Refuse files that cannot be what the model needs, before any is read.
+
+    Raises:
+        CaseError: more files than channels, or one is missing, cut off or not finite.
+    """
+    if len(images) > len(model.dataset_json["channel_names"]):
+        require_channels(len(images), images, model)
+    for path in (*images, *([previous_stage] if previous_stage else [])):
+        if not path.is_file():
+            raise CaseError(f"{path} does not exist. Check the name and the channel number.")
+        if is_cut_off(path):
+            raise CaseError(
+                f"{path} cannot be read: it ends before the length that its header states. Copy it "
+                "again from where it came from."
+            )
+        if has_bad_intensities(path):
+            raise CaseError(not_finite(str(path)))
+
+
+def require_channels(found: int, images: Sequence[Path], model: Model) -> None:
+    """Refuse a wrong number of channels; most readers give one a file, that of PNG up to four.
+
+    Raises:
+        CaseError: naming the channels, what came and the files.
+    """
+    names = model.dataset_json["channel_names"].values()
+    if found == len(names):
+        return
+    files = ", ".join(path.name for path in images)
+    if found == len(images):
+        raise CaseError(
+            f"Expected {len(names)} image file(s), one a channel ({', '.join(names)}); got "
+            f"{found}: {files}. Add or remove channels."
+        )
+    raise CaseError(
+        f"Expected {len(names)} channel(s) ({', '.join(names)}); got {found} in {files}. Add or "
+        "remove channels."
+    )
+
+
+def require_shape(previous_stage: str, shape: tuple[int, ...], of_image: tuple[int, ...]) -> None:
+    """Refuse a segmentation of the previous stage that is not of this image.
+
+    Args:
+        previous_stage: what to call it.
+        shape: its shape.
+        of_image: shape of the image without channels.
+
+    Raises:
+        CaseError: the shapes differ.
+    """
+    if shape != of_image:
+        raise CaseError(
+            f"Expected {previous_stage} to have the shape of the image, {tuple(of_image)!r}; got "
+            f"{tuple(shape)!r}. Predict the previous stage of this very image."
+        )
+
+
+def require_array(
+    image: Shaped[np.ndarray, "..."],
+    model: Model,
+    *,
+    spacing_mm: Sequence[float],
+    previous_stage: np.ndarray | None,
+) -> None:
+    """Refuse an image in memory that the model cannot predict.
+
+    Raises:
+        CaseError: shape or spacing are wrong, or a cascade lacks its previous stage.
+    """
+    expected = len(model.dataset_json["channel_names"])
+    if image.ndim != 4 or image.shape[0] != expected or 0 in image.shape:
+        raise CaseError(
+            f"Expected an array of {expected} channels x depth x height x width, none of length 0; "
+            f"got shape {image.shape!r}. Add the channel axis, and a depth of 1 to a 2D image."
+        )
+    if len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
+        raise CaseError(
+            "Expected spacing_mm to be three sizes above 0, in the order of the array's axes; got "
+            f"{tuple(spacing_mm)!r}. Give the voxel size of the image."
+        )
+    stage = model.configuration.previous_stage_name
+    if stage is not None and previous_stage is None:
+        raise CaseError(
+            f"This model is the second stage of a cascade: it needs the segmentation of {stage}. "
+            "Predict that first and give it as previous_stage."
+        )
+    if previous_stage is not None:
+        require_shape("previous_stage", previous_stage.shape, image.shape[1:])
+
+
+def not_finite(image: str) -> str:
+    """What is said of an image with values that are no numbers."""
+    return f"{image} has infinite or missing (NaN) intensities. Replace them before predicting."

@@ -1,0 +1,153 @@
+"""Which images there are, and what is said of a case that cannot be read."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from inference.model_folders import TinyImage, TinyModel
+from skimage import io
+
+from nnunetv2_le.errors import CaseError
+from nnunetv2_le.inference.cases import (
+    Case,
+    find_cases,
+    list_images,
+    prepare_array,
+    prepare_case,
+)
+from nnunetv2_le.inference.model import Model, load_model
+
+RGB = TinyModel(
+    patch=(16, 16),
+    spacing=(1.0, 1.0),
+    stages=3,
+    reader="NaturalImage2DIO",
+    ending=".png",
+    num_channels=3,
+)
+
+
+def names(folder: Path) -> list[list[str]]:
+    return [[path.name for path in images] for images in list_images(folder, ".nii.gz")]
+
+
+@pytest.fixture(scope="module")
+def rgb(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(RGB.write(tmp_path_factory.mktemp("rgb") / "model"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model of two channels."""
+    folder = tmp_path_factory.mktemp("two") / "model"
+    return load_model(TinyModel(stages=3, num_channels=2).write(folder))
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The second stage of a cascade."""
+    folder = tmp_path_factory.mktemp("cascade") / "model"
+    return load_model(TinyModel(stages=3, previous_stage="3d_lowres").write(folder))
+
+
+def write_png(path: Path, channels: int) -> Path:
+    shape = (20, 24, channels) if channels > 1 else (20, 24)
+    values = np.random.default_rng(channels).integers(0, 255, shape, dtype=np.uint8)
+    io.imsave(str(path), values, check_contrast=False)
+    return path
+
+
+def touch(folder: Path, *files: str) -> Path:
+    for file in files:
+        (folder / file).touch()
+    return folder
+
+
+def test_images_are_grouped_by_case(tmp_path: Path):
+    touch(tmp_path, "b_0000.nii.gz", "a_0001.nii.gz", "a_0000.nii.gz", ".h_0000.nii.gz", "a.txt")
+    expected = [[".h_0000.nii.gz"], ["a_0000.nii.gz", "a_0001.nii.gz"], ["b_0000.nii.gz"]]
+    assert names(tmp_path) == expected
+
+
+def test_notes_of_macos_are_no_images_and_are_said_once(tmp_path: Path, caplog: Any):
+    touch(tmp_path, "a_0000.nii.gz", "._a_0000.nii.gz", "._b_0000.nii.gz", "._.DS_Store")
+    with caplog.at_level(logging.INFO):
+        assert names(tmp_path) == [["a_0000.nii.gz"]]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"3 files named ._* in {tmp_path} are left out")
+
+
+def test_one_file_may_hold_all_channels(rgb: Model, tmp_path: Path):
+    file = write_png(tmp_path / "road_0000.png", 3)
+    prepared = prepare_case(Case("road", (file,)), rgb)
+    assert prepared.image.shape == (3, 1, 20, 24)
+    files = [write_png(tmp_path / f"grey_{n:04d}.png", 1) for n in range(3)]
+    assert prepare_case(Case("grey", tuple(files)), rgb).image.shape == (3, 1, 20, 24)
+
+
+@pytest.mark.parametrize(
+    ("channels", "match"),
+    [
+        ([1], r"^Expected 3 image file\(s\), one a channel \(channel_0, .*\); got 1: a_0000.png"),
+        ([1, 1], r"^Expected 3 image file\(s\), .*; got 2: a_0000.png, a_0001.png"),
+        ([1, 1, 1, 1], r"^Expected 3 image file\(s\), .*; got 4: "),
+        ([4], r"^Expected 3 channel\(s\) \(channel_0, .*\); got 4 in a_0000.png"),
+        ([3, 3], r"^Expected 3 channel\(s\) .*; got 6 in a_0000.png, a_0001.png"),
+    ],
+)
+def test_a_wrong_number_of_channels_is_said(
+    rgb: Model, tmp_path: Path, channels: list[int], match: str
+):
+    files = [write_png(tmp_path / f"a_{n:04d}.png", count) for n, count in enumerate(channels)]
+    with pytest.raises(CaseError, match=match):
+        prepare_case(Case("a", tuple(files)), rgb)
+
+
+def test_a_missing_channel_is_said(two: Model, tmp_path: Path):
+    files = TinyImage(num_channels=2).write(tmp_path)
+    assert len(prepare_case(Case("case", tuple(files)), two).image) == 2
+    with pytest.raises(CaseError, match=r"Expected 2 image file\(s\), .*; got 1: case_0000.nii.gz"):
+        prepare_case(Case("case", tuple(files[:1])), two)
+
+
+def test_a_previous_stage_of_another_shape_is_named(cascade: Model, tmp_path: Path):
+    files = TinyImage(shape=(14, 18, 16)).write(tmp_path / "in")
+    (tmp_path / "before").mkdir()
+    file = tmp_path / "before" / "case.nii.gz"
+    sitk.WriteImage(sitk.Image(5, 6, 7, sitk.sitkUInt8), str(file))
+    (case,) = find_cases([files], cascade, previous_stage=tmp_path / "before")
+    shapes = r"to have the shape of the image, \(14, 18, 16\); got \(7, 6, 5\)"
+    with pytest.raises(CaseError, match=rf"Expected .*before.case\.nii\.gz {shapes}"):
+        prepare_case(case, cascade)
+
+
+def test_an_array_is_prepared(cascade: Model):
+    image, before = np.zeros((1, 14, 18, 16)), np.ones((14, 18, 16), dtype=np.uint8)
+    image[0, 3:9] = 1.0
+    prepared = prepare_array(image, cascade, spacing_mm=(1, 1, 1), previous_stage=before)
+    assert prepared.image.shape == (3, 14, 18, 16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "before", "match"),
+    [
+        ((14, 18, 16), (1, 1, 1), (14, 18, 16), "Expected an array of 1 channels x depth"),
+        ((2, 14, 18, 16), (1, 1, 1), (14, 18, 16), r"got shape \(2, 14, 18, 16\)"),
+        ((1, 14, 0, 16), (1, 1, 1), (14, 0, 16), "none of length 0"),
+        ((1, 14, 18, 16), (1, 1), (14, 18, 16), r"spacing_mm to be three sizes.*got \(1, 1\)"),
+        ((1, 14, 18, 16), (0, 1, 1), (14, 18, 16), r"sizes above 0.*got \(0, 1, 1\)"),
+        ((1, 14, 18, 16), (1, 1, np.nan), (14, 18, 16), "sizes above 0"),
+        ((1, 14, 18, 16), (1, 1, 1), None, "second stage of a cascade.*3d_lowres"),
+        ((1, 14, 18, 16), (1, 1, 1), (14, 18, 15), r"got \(14, 18, 15\)"),
+    ],
+)
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_an_array_that_does_not_fit_is_refused(
+    cascade: Model, shape: Any, spacing_mm: Any, before: Any, match: str
+):
+    previous = None if before is None else np.zeros(before, dtype=np.uint8)
+    with pytest.raises(CaseError, match=match):
+        prepare_array(np.zeros(shape), cascade, spacing_mm=spacing_mm, previous_stage=previous)
