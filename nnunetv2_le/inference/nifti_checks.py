@@ -2,7 +2,8 @@
 
 It reads a file that was cut off without an error, writes one to a full disk without an error, and
 reads infinite and missing intensities as 0
-(``documentation/decisions/007-files-appear-whole.md``).
+(``documentation/decisions/007-files-appear-whole.md``). It also reads a file named ``.nii.gz`` that
+is not compressed, so the first two bytes say what a file is, and not its name.
 """
 
 import gzip
@@ -11,11 +12,15 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
+_GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 2**20
 
 
@@ -28,12 +33,12 @@ def is_cut_off(path: Path) -> bool:
     if not _is_nifti(path):
         return False
     try:
-        image = nibabel.load(path)
-    except (OSError, EOFError, zlib.error, ImageFileError):
+        image = _load(path)
+    except (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError):
         return True  # not even its header is whole
     voxels = math.prod(int(size) for size in image.dataobj.shape)
     expected = int(image.dataobj.offset) + voxels * int(image.get_data_dtype().itemsize)
-    if path.name.endswith(".nii"):
+    if not _is_compressed(path):
         return path.stat().st_size < expected
     # gzip notes the length of its content in the last four bytes, modulo 2**32; files of several
     # gzip members, and those with something behind them, have to be read to their end
@@ -48,7 +53,7 @@ def has_bad_intensities(path: Path) -> bool:
     """
     if not _is_nifti(path):
         return False
-    image = nibabel.load(path)
+    image = _load(path)
     if image.get_data_dtype().kind != "f":
         return False
     return not np.isfinite(image.dataobj.get_unscaled()).all()
@@ -56,6 +61,20 @@ def has_bad_intensities(path: Path) -> bool:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.endswith((".nii", ".nii.gz"))
+
+
+def _is_compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
+def _load(path: Path) -> Any:
+    """The image as nibabel sees it, which goes by the name and cannot be told to do otherwise."""
+    if path.name.endswith(".nii") or _is_compressed(path):
+        return nibabel.load(path)
+    content = path.read_bytes()
+    is_second = nibabel.Nifti2Header.may_contain_header(content)
+    return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
 
 
 def _noted_length(path: Path) -> int:

@@ -75,6 +75,22 @@ def test_numbers_are_not_bad(tmp_path: Path, ending: str, dtype: Any):
     assert not has_bad_intensities(write(tmp_path / f"a{ending}", dtype))
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_the_content_and_not_the_name_says_whether_a_file_is_compressed(tmp_path: Path, kind: Any):
+    values = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    file = tmp_path / "plain.nii.gz"
+    file.write_bytes(kind(values, np.eye(4)).to_bytes())
+    assert not is_cut_off(file)
+    assert not has_bad_intensities(file)
+    values[1, 2, 3] = np.nan
+    file.write_bytes(kind(values, np.eye(4)).to_bytes())
+    assert has_bad_intensities(file)
+    content = file.read_bytes()
+    for length in (0, 1, 2, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        assert is_cut_off(file), length
+
+
 def test_other_formats_are_not_judged(tmp_path: Path):
     file = tmp_path / "a.png"
     file.write_bytes(b"no picture at all")
