@@ -216,8 +216,16 @@ def _build_network(
 
 
 def _load_weights(network: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> nn.Module:
+    """The network with these weights themselves, or copies where its precision is another."""
+    own = network.state_dict()
+    fitting = {
+        name: value.to(own[name].dtype)
+        if name in own and isinstance(value, Tensor) and value.is_floating_point()
+        else value
+        for name, value in weights.items()
+    }
     try:
-        network.load_state_dict(weights, assign=True)
+        network.load_state_dict(fitting, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"{checkpoint} does not fit the network that its plans "

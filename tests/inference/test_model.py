@@ -38,6 +38,17 @@ def test_weights_are_those_of_the_file(folder: Path):
         torch.testing.assert_close(loaded[name], values, rtol=0, atol=0)
 
 
+def test_weights_of_half_precision_become_those_of_the_network(folder: Path):
+    kept = torch.load(checkpoint(folder), weights_only=False)["network_weights"]
+    half = {name: values.half() for name, values in kept.items()}
+    change(checkpoint(folder), network_weights=half)
+    source = load_model(folder, folds=[0]).sources[0]
+    for name, values in source.network.state_dict().items():
+        torch.testing.assert_close(values, half[name].float(), rtol=0, atol=0)
+    with torch.inference_mode():
+        assert source(torch.zeros(1, 1, 16, 16, 16)).heads[0].dtype == torch.float32
+
+
 def test_all_numbered_folds_are_found(folder: Path):
     assert load_model(folder).folds == (0, 1)
 
