@@ -99,6 +99,12 @@ class MemberPlan:
         """All members, the extra ones included."""
         return self.num_family_members + len(self.extra)
 
+    @property
+    def head_numbers(self) -> tuple[int, ...]:
+        """The members that are heads of one network, as numbers over all members."""
+        heads = (family for family in self.families if family.name in HEAD_FAMILIES)
+        return tuple(number for family in heads for number in self.numbers(family))
+
     def numbers(self, family: Family) -> range:
         """The members of a family, as numbers over all members."""
         start = 0
@@ -159,7 +165,8 @@ class Accumulated:
         soft_sums: of the fused prediction and of each family, what soft Dice needs
             (``uncertainty.soft_dice``); a family is missing where the fused mask is known only
             after its probabilities are gone (fusion of whole volumes).
-        member_logits: logits of every family member, where they were asked for.
+        member_logits: logits of the members whose logits were asked for, by their number; None
+            where none were.
         choice: which member is the fused prediction, where one was chosen.
     """
 
@@ -170,7 +177,7 @@ class Accumulated:
     maps: dict[str, Float[np.ndarray, "depth height width"]]
     counts: OverlapCounts
     soft_sums: dict[str, Int[np.ndarray, "labels two"]] = field(default_factory=dict)
-    member_logits: Float[np.ndarray, "members channels depth height width"] | None = None
+    member_logits: dict[int, Float[np.ndarray, "channels depth height width"]] | None = None
     choice: Choice | None = None
 
     @property

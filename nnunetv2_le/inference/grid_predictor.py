@@ -115,7 +115,7 @@ class GridPredictor:
             self.model.labels,
             (depth, height, width),
             fusion=self.settings.fusion,
-            keep_members=self.settings.save_heads,
+            keep_members=self.plan.head_numbers if self.settings.save_heads else (),
             maps=self.settings.maps,
         )
         features = _MeanFeatures()

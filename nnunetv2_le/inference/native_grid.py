@@ -81,10 +81,20 @@ class NativeGrid:
     nearest_axis: int | None = None
     fallback: Any = None
 
-    def empty(self, dtype: Any, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
-        """A new array on the image's grid, and the view on its cropped part."""
-        array = np.full(self._in_native_order(self.full_shape), fill, dtype=dtype)
-        return array, array.transpose(self.transpose_forward)[self.place]
+    def empty(
+        self, dtype: Any, fill: float = 0, *, channels: tuple[int, ...] = ()
+    ) -> tuple[Shaped[np.ndarray, "*channels z y x"], Shaped[np.ndarray, "*channels d h w"]]:
+        """A new array on the image's grid, and the view on its cropped part.
+
+        Args:
+            dtype: of the values.
+            fill: the values.
+            channels: lengths of the axes in front of those of the grid.
+        """
+        shape = (*channels, *self._in_native_order(self.full_shape))
+        array = np.full(shape, fill, dtype=dtype)
+        axes = (*range(len(channels)), *(len(channels) + axis for axis in self.transpose_forward))
+        return array, array.transpose(axes)[(..., *self.place)]
 
     def native_volume(
         self, volume: Float[np.ndarray, "depth height width"], *, outside: float

@@ -57,7 +57,7 @@ class CasePrediction:
         kept = self.accumulated
         arrays = [kept.fused_logits, kept.decisions, *kept.maps.values()]
         if kept.member_logits is not None:
-            arrays.append(kept.member_logits)
+            arrays += kept.member_logits.values()
         return sum(array.nbytes for array in arrays)
 
     def segmentation(self) -> Integer[np.ndarray, "z y x"]:
@@ -86,17 +86,12 @@ class CasePrediction:
             scaling: calibrates the logits first.
         """
         logits = self.accumulated.fused_logits if logits is None else logits
-        arrays, views = zip(
-            *(
-                self.grid.empty(np.float32, self._outside(channel))
-                for channel in range(len(logits))
-            ),
-            strict=True,
-        )
+        array, view = self.grid.empty(np.float32, channels=(len(logits),))
+        if not self.labels.has_regions:
+            array[0] = 1  # the background, outside the crop
         for rows, values in self.probability_pieces(logits, scaling=scaling):
-            for view, channel in zip(views, values.numpy(), strict=True):
-                view[rows] = channel
-        return np.stack(arrays)
+            view[:, rows] = values.numpy()
+        return array
 
     def probability_pieces(
         self,
@@ -127,9 +122,6 @@ class CasePrediction:
         """The same with fewer voxel maps; its scores were made of all."""
         maps = {name: values for name, values in self.accumulated.maps.items() if name in names}
         return replace(self, accumulated=replace(self.accumulated, maps=maps))
-
-    def _outside(self, channel: int) -> float:
-        return 1.0 if channel == 0 and not self.labels.has_regions else 0.0
 
     def _painted(self) -> tuple[int, ...]:
         """The value that each label or region is painted with, in the order of painting."""

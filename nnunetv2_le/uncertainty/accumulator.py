@@ -6,7 +6,7 @@ lies, and only what the grid keeps is moved to the CPU. The result does not depe
 was cut into slabs or pieces, to the last bit.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import get_args
 
 import numpy as np
@@ -67,7 +67,7 @@ class Accumulator:
             member alone; ``nnunet``, the mean of logits, as nnU-Net averages folds;
             ``lowest_uncertainty``, the one of a family's members that is surest of its boundary,
             which keeps the logits of these members until the end.
-        keep_members: keep float16 logits of every family member.
+        keep_members: numbers of the members whose float16 logits are kept.
         maps: names of voxel maps that are wanted; needed for those alone that are made on demand
             (``<family>_entropy``, ``<family>_ttest``, ``<family>_total_entropy``).
 
@@ -82,7 +82,7 @@ class Accumulator:
         shape: tuple[int, int, int],
         *,
         fusion: Fusion = "mean",
-        keep_members: bool = False,
+        keep_members: Sequence[int] = (),
         maps: Collection[str] = (),
     ) -> None:
         _check(plan, shape, fusion)
@@ -99,11 +99,9 @@ class Accumulator:
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
         self._decided = room_for_decisions(labels, 1, voxels)[0]
         self._maps = {name: torch.empty(voxels) for name in map_names(plan.families, maps)}
-        self._member_logits = (
-            torch.empty((plan.num_family_members, channels, voxels), dtype=torch.float16)
-            if keep_members
-            else None
-        )
+        self._member_logits = {
+            number: torch.empty((channels, voxels), dtype=torch.float16) for number in keep_members
+        }
         self._whole = (
             WholeVolumeFusion(plan, labels, shape, rule=fusion)
             if fusion in WHOLE_VOLUME_RULES
@@ -151,11 +149,10 @@ class Accumulator:
         if self._whole is not None:
             self._finish(self._whole)
         counts = self._counts.cpu().numpy()
-        members = None
-        if self._member_logits is not None:
-            members = self._member_logits.numpy().reshape(
-                *self._member_logits.shape[:2], *self._shape
-            )
+        members = {
+            number: logits.numpy().reshape(-1, *self._shape)
+            for number, logits in self._member_logits.items()
+        }
         return Accumulated(
             fused_logits=self._logits.numpy().reshape(-1, *self._shape),
             decisions=self._decided.reshape(*self._decided.shape[:-1], *self._shape).numpy(),
@@ -166,7 +163,7 @@ class Accumulator:
                 fused=np.ascontiguousarray(counts[:, -1, -1]),
             ),
             soft_sums=self._soft_sums,
-            member_logits=members,
+            member_logits=members or None,
             choice=None if self._whole is None else self._whole.choice,
         )
 
@@ -193,9 +190,8 @@ class Accumulator:
             )
             self._keep(f"{family.name}_variance", where, variance(members))
             self._keep_on_demand(family.name, where, members)
-        if self._member_logits is not None:
-            family_members = self._plan.num_family_members
-            self._member_logits[:, :, where].copy_(raw[:family_members])
+        for number, kept in self._member_logits.items():
+            kept[:, where].copy_(raw[number])
         if self._whole is not None:
             self._whole.add(where, raw, logits)
             return
@@ -251,7 +247,8 @@ class Accumulator:
     def _finish(self, whole: WholeVolumeFusion) -> None:
         """Fuse whole volumes, and compare the members' decisions with what comes out."""
         has_regions = self._labels.has_regions
-        fused, decisions = whole.fused_logits(), whole.decisions
+        whole.fuse_into(self._logits)
+        fused, decisions = self._logits, whole.decisions
         family = decisions[: self._plan.num_family_members]
         step = max(1, _PIECE_ELEMENTS_CPU // (len(decisions) * self._labels.num_channels))
         for first in range(0, fused.shape[1], step):

@@ -67,6 +67,13 @@ def label_masks(
     return decisions[None] == _foreground(decisions, num_labels)[:, None]
 
 
+def label_mask(
+    decisions: Integer[Tensor, "voxels"] | Bool[Tensor, "regions voxels"], label: int
+) -> Bool[Tensor, "voxels"]:
+    """The mask of one foreground label (or region), from 0, as ``label_masks`` has it."""
+    return decisions[label] if decisions.dtype == torch.bool else decisions == label + 1
+
+
 def agreement(
     decisions: Integer[Tensor, "members voxels"] | Bool[Tensor, "members regions voxels"],
     other: Integer[Tensor, "voxels"] | Bool[Tensor, "regions voxels"],

@@ -112,28 +112,24 @@ def _majority(logits: Tensor, probability: Tensor, has_regions: bool) -> FusedVo
 
 
 def staple_logits(
-    masks: Bool[np.ndarray, "members labels *space"], *, has_regions: bool
-) -> Float[np.ndarray, "channels *space"]:
-    """Logits of the STAPLE estimate, label by label over the whole volume.
+    masks: Bool[np.ndarray, "members *space"],
+) -> Float[np.ndarray, "*space"]:
+    """Logits of the STAPLE estimate of one label over the whole volume.
 
     A region's logit is that of its STAPLE probability. Classes get the same logits against a
     background of 0, so that a voxel belongs to the label with the highest probability above 1/2, or
     to the background. Where no member has a label (or one member is fused alone) there is nothing
-    to estimate, and the masks are taken as they are.
+    to estimate, and the mask is taken as it is.
 
     Args:
-        masks: one mask a member and foreground label.
-        has_regions: whether channels are overlapping regions; classes get a background channel in
-            front.
+        masks: one mask a member.
 
     Returns:
-        float32 logits, of probabilities between 1e-4 and 1 - 1e-4.
+        Logits of probabilities between 1e-4 and 1 - 1e-4.
     """
-    num_labels, offset = masks.shape[1], 0 if has_regions else 1
-    logits = np.zeros((num_labels + offset, *masks.shape[2:]), dtype=np.float32)
-    for label in range(num_labels):
-        probability = np.clip(_staple(masks[:, label]), _MIN_SHARE, 1 - _MIN_SHARE)
-        logits[label + offset] = np.log(probability) - np.log1p(-probability)
+    probability = np.clip(_staple(masks), _MIN_SHARE, 1 - _MIN_SHARE)
+    logits: np.ndarray = np.log(probability)
+    logits -= np.log1p(-probability)
     return logits
 
 

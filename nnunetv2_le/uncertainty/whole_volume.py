@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nnunetv2_le.types import Choice, Fusion, Labels, MemberPlan
-from nnunetv2_le.uncertainty.decisions import decide, label_masks, room_for_decisions
+from nnunetv2_le.uncertainty.decisions import decide, label_mask, room_for_decisions
 from nnunetv2_le.uncertainty.fusion import staple_logits
 from nnunetv2_le.uncertainty.selection import choose_member, entropy_boundary_ratio
 
@@ -25,7 +25,7 @@ class WholeVolumeFusion:
 
     Attributes:
         decisions: of every member at every voxel.
-        choice: which member was taken, once ``fused_logits`` was asked for; None with ``staple``.
+        choice: which member was taken, once ``fuse_into`` was called; None with ``staple``.
     """
 
     def __init__(
@@ -58,18 +58,26 @@ class WholeVolumeFusion:
         for candidate, number in zip(self._candidates, self._plan.fused, strict=False):
             candidate[:, where].copy_(raw[number])
 
-    def fused_logits(self) -> Float[Tensor, "channels voxels"]:
-        """Logits of the fused prediction."""
-        return self._surest() if len(self._candidates) else self._staple()
+    def fuse_into(self, logits: Float[Tensor, "channels voxels"]) -> None:
+        """Write the logits of the fused prediction.
 
-    def _staple(self) -> Tensor:
-        num_labels = len(self._labels.names)
-        masks = torch.stack(
-            [label_masks(self.decisions[n], num_labels=num_labels) for n in self._plan.fused]
-        )
-        shaped = masks.numpy().reshape(*masks.shape[:2], *self._shape)
-        logits = staple_logits(shaped, has_regions=self._labels.has_regions)
-        return torch.from_numpy(logits).flatten(1)
+        Args:
+            logits: where to, float16. What they say after rounding is the decision: where STAPLE
+                gives 1/2 but for an error of its own rounding, that is 0, the background.
+        """
+        if len(self._candidates):
+            logits.copy_(self._surest())
+        else:
+            self._staple(logits)
+
+    def _staple(self, logits: Tensor) -> None:
+        """Label by label: one mask of each fused member at a time."""
+        offset = 0 if self._labels.has_regions else 1
+        logits[:offset] = 0
+        for label, row in enumerate(logits[offset:]):
+            masks = [label_mask(self.decisions[n], label) for n in self._plan.fused]
+            shaped = torch.stack(masks).view(-1, *self._shape).numpy()
+            row.copy_(torch.from_numpy(staple_logits(shaped)).flatten())
 
     def _surest(self) -> Tensor:
         """Logits of the member with the lowest uncertainty; it is noted."""

@@ -1,5 +1,6 @@
 """What a prediction keeps, and what it says of what it leaves out."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,39 @@ def predictor(tmp_path: Path) -> LayerEnsemblePredictor:
 def predicted(predictor: LayerEnsemblePredictor) -> CasePrediction:
     image = np.random.default_rng(0).normal(size=(1, 16, 16, 24)).astype(np.float32)
     return predictor.predict_array(image, spacing_mm=(1, 1, 1), name="noise")
+
+
+def test_no_logits_are_kept_but_those_of_heads(tmp_path: Path) -> None:
+    folder = TinyModel(trainer="LayerEnsembleTrainer").write(tmp_path / "model")
+    families = ("mirrors", "heads")
+    settings = PredictionSettings(families=families, save_heads=True, maps=())
+    both = LayerEnsemblePredictor.from_model_folder(folder, settings, show_progress=False)
+    kept = predicted(both).accumulated.member_logits
+    mirrors, heads = both.plan.families
+    assert kept is not None
+    assert tuple(kept) == tuple(both.plan.numbers(heads)) == both.plan.head_numbers
+    settings = PredictionSettings(families=("heads",), save_heads=True, maps=())
+    alone = LayerEnsemblePredictor.from_model_folder(folder, settings, show_progress=False)
+    expected = predicted(alone).accumulated.member_logits
+    assert expected is not None
+    for number, logits in expected.items():
+        np.testing.assert_array_equal(kept[number + len(mirrors.members)], logits)
+
+
+def test_probabilities_take_no_more_memory_than_their_array(
+    predictor: LayerEnsemblePredictor,
+) -> None:
+    prediction = predicted(predictor)
+    expected = prediction.probabilities()
+    tracemalloc.start()
+    try:
+        probabilities = prediction.probabilities()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(probabilities, expected)
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, rtol=1e-5)
+    assert probabilities.nbytes <= peak < 1.5 * probabilities.nbytes
 
 
 def test_a_label_in_very_many_pieces_is_said_in_one_line(

@@ -95,13 +95,15 @@ def test_slabs_and_pieces_change_nothing(options: dict, cuts, piece):
         if cut < left:
             slabs.append(cut)
             left -= cut
-    whole = members.accumulate(keep_members=True)
+    kept = range(members.plan.num_members)
+    whole = members.accumulate(keep_members=kept)
     with pytest.MonkeyPatch.context() as patch:
         elements = piece * members.logits.shape[0] * members.logits.shape[1]
         patch.setattr(module, "_PIECE_ELEMENTS_CPU", elements)
-        cut = members.accumulate([*slabs, left], keep_members=True)
+        cut = members.accumulate([*slabs, left], keep_members=kept)
     assert_identical(whole, cut)
-    np.testing.assert_array_equal(whole.member_logits, cut.member_logits)
+    for number in kept:
+        np.testing.assert_array_equal(whole.member_logits[number], cut.member_logits[number])
 
 
 @pytest.mark.parametrize("fusion", ["mean", "majority", "staple", "last"])
@@ -148,11 +150,37 @@ def test_order_of_members_within_a_family_does_not_matter(has_regions):
         np.testing.assert_allclose(one.maps[name], two.maps[name], rtol=1e-4, atol=1e-6)
 
 
-def test_kept_members_are_the_family_members():
+def test_members_are_kept_by_their_number():
     members = make_members(4, extra=2)
-    kept = members.accumulate(keep_members=True).member_logits
-    np.testing.assert_array_equal(kept, members.logits[:5].numpy())
+    kept = members.accumulate(keep_members=(1, 3)).member_logits
+    assert sorted(kept) == [1, 3]
+    for number, logits in kept.items():
+        np.testing.assert_array_equal(logits, members.logits[number].numpy())
     assert members.accumulate().member_logits is None
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_staple_decides_as_the_logits_that_are_kept(has_regions):
+    """Two members, one of them empty: SimpleITK's STAPLE gives 1/2 and a rounding error."""
+    channels = 1 if has_regions else 2
+    logits = torch.zeros((2, channels, 6, 8, 8))
+    logits[:, -1] = -4.0
+    logits[1, -1, 2:4, 2:6, 2:6] = 4.0
+    labels = make_labels(channels, has_regions=has_regions)
+    result = Members(make_plan([2], (0, 1)), labels, logits).accumulate(fusion="staple")
+    kept = result.fused_logits.astype(np.float32)
+    by_logits = kept > 0 if has_regions else kept.argmax(axis=0)[None] == 1
+    np.testing.assert_array_equal(result.fused_masks, by_logits)
+    assert result.counts.fused[0] == by_logits.sum() == 0
+
+
+@given(options=random_members())
+@settings(max_examples=20)
+def test_staple_always_decides_as_the_logits_that_are_kept(options: dict):
+    members = make_members(**options)
+    result = members.accumulate(fusion="staple")
+    expected = naive_masks(result.fused_logits[None], members.labels.has_regions)[0]
+    np.testing.assert_array_equal(result.fused_masks, expected)
 
 
 def test_types_of_the_result():

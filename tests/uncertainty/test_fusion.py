@@ -12,6 +12,7 @@ from uncertainty.uncertainty_reference import (
     naive_masks,
 )
 
+from nnunetv2_le.uncertainty import whole_volume
 from nnunetv2_le.uncertainty.fusion import fuse, staple_logits
 from nnunetv2_le.uncertainty.probabilities import probabilities
 
@@ -91,12 +92,23 @@ def test_staple_of_one_label_is_simpleitks(has_regions):
 
 
 def test_staple_of_empty_members_is_empty():
-    masks = np.zeros((3, 2, 4, 4, 4), dtype=bool)
-    masks[:, 1, 1:3, 1:3, 1:3] = True
-    logits = staple_logits(masks, has_regions=False)
-    labels = logits.argmax(axis=0)
-    np.testing.assert_array_equal(labels == 2, masks[0, 1])
-    assert not (labels == 1).any()
+    masks = np.zeros((3, 4, 4, 4), dtype=bool)
+    assert not (staple_logits(masks) > 0).any()
+    masks[:, 1:3, 1:3, 1:3] = True
+    np.testing.assert_array_equal(staple_logits(masks) > 0, masks[0])
+
+
+def test_staple_makes_masks_of_one_label_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    members = make_members(3, channels=6, sizes=(3,), fused=(0, 1, 2))
+    shapes = []
+
+    def note(masks):
+        shapes.append(masks.shape)
+        return staple_logits(masks)
+
+    monkeypatch.setattr(whole_volume, "staple_logits", note)
+    members.accumulate(fusion="staple")
+    assert shapes == [(3, 5, 4, 6)] * 5
 
 
 def test_staple_through_the_accumulator_when_nothing_is_found():
