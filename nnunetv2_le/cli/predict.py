@@ -101,6 +101,11 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
         )
     try:
         folder = Path(get_output_folder(dataset, trainer, plans, configuration))
+    except ValueError as error:  # nnU-Net takes what does not begin with Dataset for a number
+        raise ModelFolderError(
+            "Expected -d to be the number of a dataset or its whole name, such as 4 or "
+            f"Dataset004_Hippocampus; got {dataset!r}."
+        ) from error
     except RuntimeError as error:
         raise ModelFolderError(
             f"There is no dataset {dataset!r} in nnUNet_results, nnUNet_raw or "

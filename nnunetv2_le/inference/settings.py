@@ -98,8 +98,14 @@ def require_heads(settings: PredictionSettings, families: Sequence[Family]) -> N
     """Refuse settings for heads that the run does not have.
 
     Raises:
-        SettingError: too many heads are left out, or heads are to be written that are not there.
+        SettingError: heads are left out or to be written that are not there.
     """
+    if settings.skip_heads and not any(family.ordered for family in families):
+        raise SettingError(
+            f"-skip_heads {settings.skip_heads} leaves heads out of the layer agreement, which "
+            "this run does not have: heads are not among its members. Add heads to -members, or "
+            "leave -skip_heads out."
+        )
     heads = next((family for family in families if family.name in HEAD_FAMILIES), None)
     if heads and heads.ordered and settings.skip_heads > len(heads.members) - 2:
         raise SettingError(

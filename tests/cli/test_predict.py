@@ -46,6 +46,7 @@ def test_the_trainer_is_a_layer_ensembles_unless_another_is_named():
     [
         (("-d", "999"), ("LayerEnsembleTrainer__nnUNetPlans__3d_fullres", "Check -d, -tr, -p")),
         (("-d", "123"), ("There is no dataset '123'", "Check -d")),
+        (("-d", "Tiny"), ("-d to be the number", "Dataset004_Hippocampus; got 'Tiny'")),
     ],
 )
 def test_a_model_that_is_not_there_is_named(

@@ -167,6 +167,24 @@ def test_an_output_that_is_no_folder_is_one_line(model: Path, source: Path, caps
     runs.require_one_clear_line(capsys, "cannot be written to", "-o")
 
 
+def test_results_among_images_are_one_line(model: Path, source: Path, capsys: Any):
+    before = sorted(source.iterdir())
+    for output in (source, source / ".." / source.name):
+        assert runs.predict(model, source, output) == 1
+        runs.require_one_clear_line(capsys, "-o has to be another folder than -i", str(source))
+    assert sorted(source.iterdir()) == before
+
+
+def test_results_among_the_previous_stage_are_one_line(source: Path, tmp_path: Path, capsys: Any):
+    cascade = TinyModel(stages=3, mirror_axes=(2,), previous_stage="3d_lowres")
+    model, before = cascade.write(tmp_path / "cascade"), tmp_path / "before"
+    before.mkdir()
+    (before / "first.nii.gz").touch()
+    assert runs.predict(model, source, before, "-prev_stage_predictions", str(before)) == 1
+    runs.require_one_clear_line(capsys, "-o", "than -prev_stage_predictions", str(before))
+    assert [path.name for path in before.iterdir()] == ["first.nii.gz"]
+
+
 def test_a_limit_on_file_size_fails_the_case_and_leaves_no_half_file(
     model: Path, sound: Any, source: Path, tmp_path: Path
 ):
