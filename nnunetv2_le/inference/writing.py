@@ -1,8 +1,8 @@
 """Writing a case: segmentation, probabilities, voxel maps and its scores.
 
-Files appear whole or not at all: everything is written under a hidden name in ``OUT/cases`` (where
-no command of nnU-Net looks) and renamed when it is complete. ``cases/CASE.json`` comes last, so
-that its presence means that the case is done.
+Files appear whole or not at all: everything is written in a hidden folder of ``OUT/cases`` (where
+no command of nnU-Net looks) and moved when it is complete. ``cases/CASE.json`` comes last, so that
+its presence means that the case is done.
 """
 
 import json

@@ -77,10 +77,10 @@ def test_mirroring_says_nothing_of_a_model_without_it(source: Path, tmp_path: Pa
 def test_a_finished_case_stays_untouched(model: Model, source: Path, tmp_path: Path):
     everything: dict[str, Any] = {"save_probabilities": True, "save_heads": True}
     assert not predict(model, source, tmp_path, **everything, save_features=True)
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case*")}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case[._]*")}
     assert len(files) == 1 + 2 + 1 + 2 * 2 + 1 + 1
     assert predict(model, source, tmp_path)
-    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case*")}
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case[._]*")}
 
 
 def test_files_of_other_settings_are_not_taken_for_this_runs(
