@@ -94,7 +94,8 @@ class NativeGrid:
         shape = (*channels, *self._in_native_order(self.full_shape))
         array = np.full(shape, fill, dtype=dtype)
         axes = (*range(len(channels)), *(len(channels) + axis for axis in self.transpose_forward))
-        return array, array.transpose(axes)[(..., *self.place)]
+        cropped = (*(slice(None) for _ in channels), *self.place)
+        return array, array.transpose(axes)[cropped]
 
     def native_volume(
         self, volume: Float[np.ndarray, "depth height width"], *, outside: float

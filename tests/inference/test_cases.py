@@ -124,11 +124,11 @@ def test_a_previous_stage_of_another_shape_is_named(cascade: Model, tmp_path: Pa
         prepare_case(case, cascade)
 
 
-def test_an_array_is_prepared(cascade: Model):
+def test_an_array_is_prepared_as_nnunet_does_with_labels_of_any_type(cascade: Model):
     image, before = np.zeros((1, 14, 18, 16)), np.ones((14, 18, 16), dtype=np.uint8)
     image[0, 3:9] = 1.0
     prepared = prepare_array(image, cascade, spacing_mm=(1, 1, 1), previous_stage=before)
-    assert prepared.image.shape == (3, 14, 18, 16)
+    assert prepared.image.shape == (3, 6, 18, 16)  # without the zeros around it
 
 
 @pytest.mark.parametrize(
