@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
 from nnunetv2_le.network.feature_layers import (
+    OWN,
     Example,
     describe,
     find_layers,
@@ -25,9 +26,6 @@ from nnunetv2_le.network.logits import scale_gradient
 from nnunetv2_le.network.taps import call_with_taps, set_taps
 
 Task = Literal["segmentation", "classification", "regression"]
-
-OWN = "output"
-"""Name of the network's own prediction among the outputs."""
 
 _EXPECTED = {
     "segmentation": "(batch, channels, *space)",

@@ -20,6 +20,9 @@ Example = Tensor | tuple[Any, ...]
 """Input of a dummy pass: an image batch (batch, channels, *space), or a tuple that begins with
 it."""
 
+OWN = "output"
+"""Name of the network's own prediction among the members of an ensemble."""
+
 
 @dataclass(frozen=True)
 class FeatureLayer:
@@ -134,6 +137,11 @@ def _feature_layers(dummy: DummyPass, names: Collection[str]) -> list[FeatureLay
 def _feature_map(name: str, dummy: DummyPass) -> Tensor | str:
     """The layer's feature map (without values), or why it gives none."""
     outputs = dummy.outputs.get(name, ())
+    if name == OWN:
+        return (
+            "its name is that of the network's own prediction, which is a member already. Leave it "
+            "out; if it is not the last layer, give it another name."
+        )
     if not outputs:
         return (
             "it is not run in a pass over the example (an unused branch, one for training alone, "

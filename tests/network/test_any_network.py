@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -48,6 +49,16 @@ def test_outputs_are_ordered_and_the_networks_own_comes_last_unchanged():
     assert list(outputs) == ["fine", "coarse", "output"]
     assert torch.equal(outputs["output"], expected)
     assert {tuple(values.shape) for values in outputs.values()} == {(2, 3, 8, 8)}
+
+
+def test_a_last_layer_called_output_is_one_member():
+    network = nn.Sequential(
+        OrderedDict(a=nn.Conv2d(1, 4, 1), b=nn.Conv2d(4, 4, 1), output=nn.Conv2d(4, 3, 1))
+    )
+    ensemble = _ensemble(network, "*")
+    assert ensemble.member_names == ("a", "b", "output")
+    assert len(ensemble.heads) == 2
+    assert list(ensemble(_images())) == list(ensemble.member_names)
 
 
 def test_heads_see_what_a_feature_extractor_sees():

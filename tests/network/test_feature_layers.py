@@ -1,5 +1,7 @@
 """Candidates for heads: names, channels, scale, and what is refused."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torchvision
@@ -140,3 +142,16 @@ def test_whole_numbers_are_no_features():
 def test_an_example_is_a_batch_of_images(resnet, example, came, shapes_unchecked):
     with pytest.raises(SettingError, match=rf"The example is an image batch .*; got .*{came}"):
         run_dummy_pass(resnet, example)
+
+
+def test_a_layer_with_the_name_of_the_networks_own_prediction_is_no_candidate():
+    network = _chain(first=nn.Conv2d(3, 2, 1), output=nn.Conv2d(2, 2, 1))
+    assert _names(candidate_layers(network, "*", IMAGE)) == ["first"]
+    with pytest.raises(UnsupportedArchitectureError, match=r"'output' .* a member already\. Leave"):
+        _refused(network, "output")
+    inside = _chain(decoder=network, last=nn.Conv2d(2, 2, 1))
+    assert "decoder.output" in _names(candidate_layers(inside, "**", IMAGE))
+
+
+def _chain(**layers):
+    return nn.Sequential(OrderedDict(layers))
