@@ -24,10 +24,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.types import Accumulated, CaseScores, Family, Labels, MemberPlan
 from nnunetv2_le.uncertainty.accumulator import Accumulator
 from nnunetv2_le.uncertainty.decisions import agreement, decide
+from nnunetv2_le.uncertainty.map_names import map_names, on_demand_maps
 from nnunetv2_le.uncertainty.probabilities import mean_over, probabilities
 from nnunetv2_le.uncertainty.scores import score_case
 from nnunetv2_le.uncertainty.voxel_maps import entropy_nats, mutual_information_nats
@@ -98,13 +99,15 @@ def score_segmentation(
         has_regions: channels are overlapping regions (a sigmoid each) instead of classes (a softmax
             with the background first).
         label_names: names of the foreground labels or regions; default ``1``, ``2``, ...
-        spacing_mm: voxel size, for volumes; without it they are NaN.
+        spacing_mm: voxel size along each axis of space, for volumes; without it they are NaN.
         skip_heads: how many of the first layers do not enter the layer agreement.
         maps: voxel maps that are made on demand (``heads_entropy``,
             ``heads_ttest``, ``heads_total_entropy``).
 
     Raises:
-        InputError: fewer than two layers, or other axes than expected.
+        InputError: fewer than two layers, other axes than expected, one channel without regions,
+            numbers that are not finite, or names of labels that do not fit.
+        SettingError: there is no such map, or ``spacing_mm`` has other axes.
     """
     logits = _stacked(predictions)
     if logits.ndim not in (5, 6):
@@ -113,8 +116,11 @@ def score_segmentation(
             f"width) of each layer; got {tuple(logits.shape[1:])}. Score vectors with "
             "score_classification or score_regression."
         )
+    _require_several(logits.shape[2], has_regions, otherwise="has_regions=True")
     volumes = logits if logits.ndim == 6 else logits.unsqueeze(3)
     family = Family("heads", tuple(predictions), ordered=True)
+    _require_maps(maps, family)
+    voxel_volume_ml = _voxel_volume_ml(spacing_mm, axes=logits.ndim - 3)
     plan = MemberPlan((family,), fused=(len(family.members) - 1,))
     labels = _labels(logits.shape[2], label_names, has_regions)
     scored = []
@@ -128,7 +134,7 @@ def score_segmentation(
             accumulated,
             plan=plan,
             labels=labels,
-            voxel_volume_ml=float(np.prod(spacing_mm)) / 1000 if spacing_mm else np.nan,
+            voxel_volume_ml=voxel_volume_ml,
             skip_heads=skip_heads,
         )
         decided = accumulated.decisions
@@ -149,7 +155,8 @@ def score_classification(
             the mean over labels.
 
     Raises:
-        InputError: fewer than two layers, or other axes than expected.
+        InputError: fewer than two layers, other axes than expected, one channel that is no label
+            of its own, or numbers that are not finite.
     """
     logits = _stacked(predictions)
     if logits.ndim != 3:
@@ -157,6 +164,7 @@ def score_classification(
             f"Expected logits (batch, classes) of each layer; got {tuple(logits.shape[1:])}. Score "
             "maps with score_segmentation."
         )
+    _require_several(logits.shape[2], multi_label, otherwise="multi_label=True")
     logits = logits.transpose(1, 2).contiguous()  # layers, classes, images: as voxels elsewhere
     probability = probabilities(logits.float(), has_regions=multi_label)
     mean = mean_over(probability, 0)
@@ -176,10 +184,14 @@ def score_regression(
 ) -> RegressionScores:
     """Mean and standard deviation over layers, for numbers, vectors and maps.
 
+    Half precision is computed and given in float32, as the mean may need it.
+
     Raises:
-        InputError: fewer than two layers.
+        InputError: fewer than two layers, or numbers that are not finite.
     """
     stacked = _stacked(predictions)
+    if stacked.dtype in (torch.float16, torch.bfloat16):
+        stacked = stacked.float()
     mean = mean_over(stacked, 0)
     return RegressionScores(mean, mean_over((stacked - mean).square_(), 0).sqrt_())
 
@@ -191,7 +203,39 @@ def _stacked(predictions: Mapping[str, Tensor]) -> Tensor:
             "Expected predictions of at least two layers, all of one shape, as a LayerEnsemble "
             f"gives them; got {shapes}."
         )
+    if strange := [name for name, own in predictions.items() if not torch.isfinite(own).all()]:
+        raise InputError(
+            f"Expected finite numbers; got NaN or infinity from {', '.join(map(repr, strange))}. "
+            "Look at the weights and the image: such a prediction has no uncertainty."
+        )
     return torch.stack([values.detach() for values in predictions.values()])
+
+
+def _require_several(channels: int, own_sigmoids: bool, *, otherwise: str) -> None:
+    """The only class of a softmax is certain whatever the network says."""
+    if channels < 2 and not own_sigmoids:
+        raise InputError(
+            "Expected a channel for each of two or more classes; got one channel: pass "
+            f"{otherwise} where it is the logit of a sigmoid."
+        )
+
+
+def _require_maps(maps: Collection[str], family: Family) -> None:
+    known = map_names((family,), on_demand_maps((family,)))
+    if unknown := [name for name in maps if name not in known]:
+        raise SettingError(
+            f"maps takes a collection of {', '.join(known)}; got {', '.join(map(repr, unknown))}."
+        )
+
+
+def _voxel_volume_ml(spacing_mm: Sequence[float] | None, *, axes: int) -> float:
+    if spacing_mm is None:
+        return np.nan
+    if len(spacing_mm) != axes or not all(step > 0 for step in spacing_mm):
+        raise SettingError(
+            f"spacing_mm is {axes} positive numbers, one an axis of space; got {tuple(spacing_mm)}."
+        )
+    return float(np.prod(spacing_mm)) / 1000
 
 
 def _labels(channels: int, names: Sequence[str] | None, has_regions: bool) -> Labels:
@@ -201,5 +245,7 @@ def _labels(channels: int, names: Sequence[str] | None, has_regions: bool) -> La
         raise InputError(
             f"Expected {number} names of foreground labels for {channels} channels; got {names}."
         )
+    if len(set(names)) != number:
+        raise InputError(f"Expected another name for each label; got {names}.")
     values = tuple(range(1, number + 1))
     return Labels(tuple(names), values, has_regions, values if has_regions else ())

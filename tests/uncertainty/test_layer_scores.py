@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uncertainty.uncertainty_reference import naive_dice, naive_masks
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.uncertainty.layer_scores import (
     score_classification,
     score_regression,
@@ -133,3 +133,64 @@ def test_maps_and_vectors_are_not_mistaken_for_each_other(shapes_unchecked):
         score_classification(_predictions(6, (1, 3, 4, 5)))
     with pytest.raises(InputError, match=r"of each layer; got \(5, 3\). Score vectors with"):
         score_segmentation(_predictions(6, (5, 3)))
+
+
+def test_one_channel_is_refused_unless_it_is_a_sigmoid():
+    vectors, maps = _predictions(7, (3, 1)), _predictions(7, (1, 1, 4, 5))
+    with pytest.raises(InputError, match=r"got one channel: pass multi_label=True"):
+        score_classification(vectors)
+    with pytest.raises(InputError, match=r"got one channel: pass has_regions=True"):
+        score_segmentation(maps)
+    assert score_classification(vectors, multi_label=True).entropy_nats.min() > 0
+    (image,) = score_segmentation(maps, has_regions=True)
+    assert math.isfinite(image.scores.scores["aula"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("score", "shape"),
+    [
+        (score_segmentation, (1, 3, 4, 5)),
+        (score_classification, (2, 3)),
+        (score_regression, (2,)),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(score, shape, value):
+    predictions = _predictions(8, shape)
+    predictions["layer2"].view(-1)[0] = value
+    with pytest.raises(InputError, match="finite numbers; got NaN or infinity from 'layer2'"):
+        score(predictions)
+
+
+@pytest.mark.parametrize("maps", [["nope"], ["heads_ttest", "folds_ttest"], "heads_ttest"])
+def test_maps_that_there_are_not_are_refused(maps):
+    with pytest.raises(SettingError, match=r"maps takes a collection of entropy, .*heads_ttest"):
+        score_segmentation(_predictions(9, (1, 3, 4, 5)), maps=maps)
+
+
+@pytest.mark.parametrize("spacing", [(), (1.0,), (1.0, 1.0, 1.0), (1.0, 0.0)])
+def test_a_spacing_of_other_axes_is_refused(spacing):
+    with pytest.raises(SettingError, match=r"spacing_mm is 2 positive numbers, .*; got \("):
+        score_segmentation(_predictions(9, (1, 3, 4, 5)), spacing_mm=spacing)
+
+
+def test_two_labels_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"another name for each label; got \['a', 'a'\]"):
+        score_segmentation(_predictions(9, (1, 3, 4, 5)), label_names=["a", "a"])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_regression_of_half_precision_does_not_overflow(kind):
+    values = torch.tensor([60000.0, 30000.0]).to(kind)
+    scores = score_regression({"layer1": values[:1], "output": values[1:]})
+    assert scores.mean.dtype == torch.float32
+    np.testing.assert_allclose(scores.mean, values.double().mean(), rtol=1e-6)
+    np.testing.assert_allclose(scores.std, values.double().std(correction=0), rtol=1e-6)
+
+
+def test_layers_of_several_precisions_are_scored_together():
+    predictions = _predictions(10, (2, 3))
+    expected = score_classification(predictions)
+    predictions["output"] = predictions["output"].double()
+    mixed = score_classification(predictions)
+    torch.testing.assert_close(mixed.entropy_nats, expected.entropy_nats)
