@@ -10,7 +10,9 @@ Segmentation", MICCAI 2022, arXiv:2203.08878.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
+from uuid import uuid4
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
@@ -23,7 +25,7 @@ from nnunetv2_le.network.feature_layers import (
 )
 from nnunetv2_le.network.layer_heads import head_size, make_head
 from nnunetv2_le.network.logits import scale_gradient
-from nnunetv2_le.network.taps import call_with_taps, set_taps
+from nnunetv2_le.network.taps import Tapped, call_with_taps, cut_off_by_checkpoints, set_taps
 
 Task = Literal["segmentation", "classification", "regression"]
 
@@ -85,8 +87,11 @@ class LayerEnsemble(nn.Module):
         self.layers = tuple(find_layers(model, names, dummy))
         self.member_names = (*(layer.name for layer in self.layers), OWN)
         self.model = model
-        self.heads = nn.ModuleList(make_head(layer.channels, own) for layer in self.layers)
-        set_taps(model, self.member_names[:-1])
+        self.heads = nn.ModuleList(
+            make_head(layer.channels, own, like=dummy.likes[layer.name]) for layer in self.layers
+        )
+        self._owner = uuid4().hex
+        set_taps(model, self.member_names[:-1], owner=self._owner)
 
     def forward(self, *inputs: Any, **options: Any) -> dict[str, Tensor]:
         """Predictions of all heads.
@@ -100,16 +105,19 @@ class LayerEnsemble(nn.Module):
             prediction comes last, as ``output``. All have the shape of the last.
 
         Raises:
-            UnsupportedArchitectureError: a layer was not run in this pass.
+            UnsupportedArchitectureError: a layer was not run in this pass, or where its head's
+                gradient cannot reach the network.
         """
-        result, features = call_with_taps(lambda: self.model(*inputs, **options))
+        result, tapped = call_with_taps(lambda: self.model(*inputs, **options), owner=self._owner)
         own = _own_prediction(result, self.output)
+        if self.gradient > 0 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            _require_gradient(tapped, own)
         predictions = {}
         for layer, head in zip(self.layers, self.heads, strict=True):
-            if layer.name not in features:
+            if layer.name not in tapped:
                 raise UnsupportedArchitectureError(_not_run(layer.name))
-            seen = scale_gradient(features[layer.name], self.gradient)
-            predictions[layer.name] = head(seen, head_size(own))
+            features = scale_gradient(tapped[layer.name].output, self.gradient)
+            predictions[layer.name] = head(features, head_size(own))
         return {**predictions, OWN: own}
 
 
@@ -148,6 +156,16 @@ def _check_task(own: Tensor, task: Task, axes: int) -> None:
         raise UnsupportedArchitectureError(
             f"task={task!r} needs a network that gives {_EXPECTED[task]}; this one gives "
             f"{describe(own)}. Choose another task, or pick the prediction with output=."
+        )
+
+
+def _require_gradient(tapped: Mapping[str, Tapped], own: Tensor) -> None:
+    if names := cut_off_by_checkpoints(tapped, own):
+        raise UnsupportedArchitectureError(
+            f"The gradient of the heads on {', '.join(map(repr, names))} cannot reach the network, "
+            "for torch.utils.checkpoint runs these layers with use_reentrant=True. Use "
+            "use_reentrant=False, name layers outside the checkpoint, or set gradient=0 to train "
+            "the heads alone."
         )
 
 

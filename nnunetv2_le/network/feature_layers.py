@@ -7,7 +7,7 @@ A layer can carry a head if it runs once in a pass and gives a feature map, one 
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,15 @@ class DummyPass:
         result: what the network gave.
         outputs: what each layer gave, once a run, in the order in which layers finished: a tensor
             without values (on the device ``meta``), or in words what else it was.
+        likes: an empty tensor of the type and on the device of what each layer gave.
+        changed: layers whose output a later one changed in place.
         space: spatial size of the image.
     """
 
     result: Any
     outputs: Mapping[str, Sequence[Tensor | str]]
+    likes: Mapping[str, Tensor]
+    changed: Collection[str]
     space: tuple[int, ...]
 
 
@@ -68,8 +72,7 @@ def candidate_layers(model: nn.Module, pattern: str, example: Example) -> tuple[
         In the order of computation; empty where the pattern matches none of them.
     """
     dummy = run_dummy_pass(model, example)
-    names = {name for name in dummy.outputs if _matches(name, pattern)}
-    return tuple(_feature_layers(dummy, names))
+    return tuple(_feature_layers(dummy, _matching(model, pattern, dummy)))
 
 
 def find_layers(model: nn.Module, layers: Sequence[str], dummy: DummyPass) -> list[FeatureLayer]:
@@ -84,7 +87,7 @@ def find_layers(model: nn.Module, layers: Sequence[str], dummy: DummyPass) -> li
         if "*" in wanted:
             names |= _fitting(model, wanted, dummy)
             continue
-        if wanted not in dict(model.named_modules()):
+        if wanted not in dict(model.named_modules(remove_duplicate=False)):
             raise SettingError(_unknown(model, wanted))
         if isinstance(problem := _feature_map(wanted, dummy), str):
             raise UnsupportedArchitectureError(f"Layer {wanted!r} cannot carry a head: {problem}")
@@ -95,7 +98,9 @@ def find_layers(model: nn.Module, layers: Sequence[str], dummy: DummyPass) -> li
 def run_dummy_pass(model: nn.Module, example: Example) -> DummyPass:
     """Run a network once, in evaluation mode and without gradients, and note every layer's output.
 
-    The network is left as it was: mode, statistics of normalisation and hooks.
+    The network is left as it was: mode, statistics of normalisation and hooks. Autocast is off, so
+    that layers give their own types. What layers give is kept until the end, as in a training, to
+    see what is changed in place.
 
     Raises:
         SettingError: the example is no batch of images.
@@ -107,10 +112,20 @@ def run_dummy_pass(model: nn.Module, example: Example) -> DummyPass:
             "The example is an image batch (batch, channels, *space), or a tuple that begins with "
             f"one; got {describe(image)}. torch.zeros(1, channels, 64, 64) will do."
         )
-    outputs: dict[str, list[Tensor | str]] = {}
-    with _evaluating(model), _watching(model, outputs), torch.no_grad():
+    seen: dict[str, list[_Seen]] = {}
+    with _evaluating(model), _watching(model, seen), torch.no_grad(), _no_autocast(image.device):
         result = model(*inputs)
-    return DummyPass(result, outputs, tuple(image.shape[2:]))
+    return DummyPass(
+        result,
+        {name: [_without_values(run.output) for run in runs] for name, runs in seen.items()},
+        {
+            name: runs[-1].output.new_empty(0)
+            for name, runs in seen.items()
+            if isinstance(runs[-1].output, Tensor)
+        },
+        {name for name, runs in seen.items() if any(run.is_changed for run in runs)},
+        tuple(image.shape[2:]),
+    )
 
 
 def describe(value: Any) -> str:
@@ -153,6 +168,12 @@ def _feature_map(name: str, dummy: DummyPass) -> Tensor | str:
     output = outputs[0]
     if isinstance(output, str):
         return f"it gives {output}, not a tensor. Name a layer inside or after it."
+    if name in dummy.changed:
+        return (
+            "what it gives is changed in place by a later layer, such as an activation with "
+            "inplace=True or an addition by +=, so its head would see that one's features. Name "
+            "that one."
+        )
     return _other_than_map(output, len(dummy.space)) or output
 
 
@@ -181,7 +202,7 @@ def _feature_layer(name: str, features: Tensor, space: Sequence[int]) -> Feature
 
 def _fitting(model: nn.Module, pattern: str, dummy: DummyPass) -> set[str]:
     """Names of layers that fit a pattern and can carry a head."""
-    names = [name for name in dummy.outputs if _matches(name, pattern)]
+    names = _matching(model, pattern, dummy)
     if fitting := _feature_layers(dummy, names):
         return {layer.name for layer in fitting}
     reason = (
@@ -196,7 +217,7 @@ def _fitting(model: nn.Module, pattern: str, dummy: DummyPass) -> set[str]:
 
 
 def _unknown(model: nn.Module, name: str) -> str:
-    known = [known for known, _ in model.named_modules() if known]
+    known = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"Near it are {', '.join(map(repr, near))}." if near else ""
     return (
@@ -210,9 +231,39 @@ def _outermost(model: nn.Module) -> str:
     return ", ".join(repr(name) for name, _ in model.named_children()) or "none"
 
 
-def _matches(name: str, pattern: str) -> bool:
+def _matching(model: nn.Module, pattern: str, dummy: DummyPass) -> list[str]:
+    """Layers that ran and fit a pattern; one that has several names, by its first."""
     parts = (re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
-    return re.fullmatch(".*".join(parts), name) is not None
+    fits = re.compile(".*".join(parts)).fullmatch
+    first_names = dict(model.named_modules())
+    return [name for name in dummy.outputs if name in first_names and fits(name)]
+
+
+@dataclass
+class _Seen:
+    """What a layer gave in one run, and how often it had been changed in place by then."""
+
+    output: Any
+    version: int
+
+    @property
+    def is_changed(self) -> bool:
+        return _version(self.output) != self.version
+
+
+def _version(output: Any) -> int:
+    """Torch's count of changes in place; tensors of inference mode have none."""
+    return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
+
+
+def _without_values(output: Any) -> Tensor | str:
+    return output.to("meta") if isinstance(output, Tensor) else describe(output)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type not in ("cpu", "cuda"):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 @contextmanager
@@ -228,19 +279,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(model: nn.Module, outputs: dict[str, list[Tensor | str]]) -> Iterator[None]:
+def _watching(model: nn.Module, seen: dict[str, list[_Seen]]) -> Iterator[None]:
     """Note the output of every layer but the network itself, in the order in which they finish."""
 
     def note(name: str) -> Any:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-            seen = output.to("meta") if isinstance(output, Tensor) else describe(output)
-            outputs.setdefault(name, []).append(seen)
+            seen.setdefault(name, []).append(_Seen(output, _version(output)))
 
         return hook
 
-    handles = [
-        layer.register_forward_hook(note(name)) for name, layer in model.named_modules() if name
-    ]
+    layers = model.named_modules(remove_duplicate=False)
+    handles = [layer.register_forward_hook(note(name)) for name, layer in layers if name]
     try:
         yield
     finally:

@@ -54,16 +54,18 @@ class VectorHead(nn.Module):
         return values if size else values[:, 0]
 
 
-def make_head(channels: int, own: Tensor) -> nn.Module:
+def make_head(channels: int, own: Tensor, *, like: Tensor) -> nn.Module:
     """A head that predicts what the network itself predicts.
 
     Args:
         channels: channels of the layer.
         own: the network's own prediction, (batch,), (batch, values) or (batch, channels, *space).
+        like: a tensor of the type and on the device of the layer's features, which can be others
+            than those of the prediction.
     """
     if own.ndim > 2:
-        return MapHead(channels, own.shape[1], axes=own.ndim - 2, like=own)
-    return VectorHead(channels, own.shape[1] if own.ndim > 1 else 1, like=own)
+        return MapHead(channels, own.shape[1], axes=own.ndim - 2, like=like)
+    return VectorHead(channels, own.shape[1] if own.ndim > 1 else 1, like=like)
 
 
 def head_size(own: Tensor) -> tuple[int, ...]:

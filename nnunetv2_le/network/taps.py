@@ -9,18 +9,26 @@ share a module's table of hooks.
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Result = TypeVar("Result")
+
+
+class Tapped(NamedTuple):
+    """What a layer gave, and whether gradients were computed when it did."""
+
+    output: Any
+    with_gradients: bool
 
 
 class _Running(threading.local):
     """The collection of the call that runs in this thread."""
 
-    collection: dict[str, Any] | None = None
+    collection: dict[tuple[str, str], Tapped] | None = None
 
 
 _running = _Running()
@@ -30,39 +38,74 @@ class Tap:
     """A forward hook that hands a layer's output to the running call.
 
     Args:
-        name: name of the layer in the network.
+        owner: whose tap it is; networks with taps can be parts of each other.
+        name: name of the layer in the owner's network.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, owner: str, name: str) -> None:
+        self.owner = owner
         self.name = name
 
     def __call__(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         """What torch calls when the layer has run."""
         collection = _running.collection
         if collection is not None:
-            collection[self.name] = output
+            collection[self.owner, self.name] = Tapped(output, torch.is_grad_enabled())
 
 
-def set_taps(network: nn.Module, names: Iterable[str]) -> None:
+def set_taps(network: nn.Module, names: Iterable[str], *, owner: str) -> None:
     """Put a tap on each of these layers, for good."""
     for name in names:
-        network.get_submodule(name).register_forward_hook(Tap(name))
+        network.get_submodule(name).register_forward_hook(Tap(owner, name))
 
 
-def call_with_taps(call: Callable[[], Result]) -> tuple[Result, dict[str, Any]]:
+def call_with_taps(call: Callable[[], Result], *, owner: str) -> tuple[Result, dict[str, Tapped]]:
     """Run a network that has taps.
 
     Args:
         call: runs it.
+        owner: whose taps are read. What others see is handed on to the call around this one.
 
     Returns:
-        What ``call`` gives, and the outputs of the tapped layers that it reached, by name.
+        What ``call`` gives, and what the tapped layers gave that it reached, by name.
     """
     before = _running.collection
-    collection: dict[str, Any] = {}
+    collection: dict[tuple[str, str], Tapped] = {}
     _running.collection = collection
     try:
         result = call()
     finally:
         _running.collection = before
-    return result, collection
+    if before is not None:
+        before.update({key: tapped for key, tapped in collection.items() if key[0] != owner})
+    return result, {name: tapped for (of, name), tapped in collection.items() if of == owner}
+
+
+def cut_off_by_checkpoints(tapped: Mapping[str, Tapped], result: Tensor) -> list[str]:
+    """Layers that ran inside reentrant checkpoints, where what they give has no gradient.
+
+    Such a checkpoint (``torch.utils.checkpoint``, ``use_reentrant=True``) runs its layers without
+    gradients, and once more in the backward pass, which knows nothing of what left it by a tap.
+
+    Args:
+        tapped: what the layers gave.
+        result: what the network made of it.
+    """
+    without = [name for name, (_, with_gradients) in tapped.items() if not with_gradients]
+    if not without or not _has_node(result, "CheckpointFunction"):
+        return []
+    return [name for name in without if not tapped[name].output.requires_grad]
+
+
+def _has_node(result: Tensor, name: str) -> bool:
+    """Whether a step of this name is among those that made a tensor."""
+    nodes, known = [result.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in known:
+            continue
+        if node.name().startswith(name):
+            return True
+        known.add(node)
+        nodes.extend(before for before, _ in node.next_functions)
+    return False

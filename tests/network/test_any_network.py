@@ -208,7 +208,7 @@ def test_no_state_is_left_after_a_call_or_an_error():
 def test_outside_an_ensemble_the_network_collects_nothing():
     network = TwoScales().eval()
     _ensemble(network)
-    Tap("fine")(network, (), None)
+    Tap("nobody", "fine")(network, (), None)
     assert taps._running.collection is None
     assert network(_images()).shape == (2, 3, 8, 8)
 
@@ -247,6 +247,104 @@ def test_a_checkpointed_layer_keeps_its_gradient():
     torch.testing.assert_close(
         saving.model.network.fine[0].weight.grad, plain.model.fine[0].weight.grad
     )
+
+
+class _Checkpointed(nn.Module):
+    """Computes its middle layers twice, in the reentrant way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid())
+        self.segment = nn.Conv2d(4, 3, 1)
+
+    def forward(self, images):
+        return self.segment(checkpoint(self.inner, self.first(images), use_reentrant=True))
+
+
+# torch's own, for passes without gradients
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_head_that_a_reentrant_checkpoint_cuts_off_is_refused_where_it_trains():
+    ensemble = _ensemble(_Checkpointed(), ["first", "inner.0", "inner"])
+    with pytest.raises(UnsupportedArchitectureError, match=r"heads on 'inner.0' cannot .*reentran"):
+        ensemble(_images())
+    with torch.no_grad():
+        assert list(ensemble(_images())) == ["first", "inner.0", "inner", "output"]
+    _ensemble(_Checkpointed(), ["inner.0"], gradient=0.0)(_images())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_what_goes_into_and_comes_out_of_a_reentrant_checkpoint_can_carry_heads():
+    ensemble = _ensemble(_Checkpointed(), ["first", "inner"])
+    ensemble(_images())["inner"].sum().backward()
+    assert all(value.grad.any() for value in ensemble.model.inner.parameters())
+    assert ensemble.model.first.weight.grad.any()
+
+
+def test_a_frozen_trunk_is_not_taken_for_a_checkpoint():
+    class Probe(TwoScales):
+        def forward(self, images):
+            with torch.no_grad():
+                fine = self.fine(images)
+            up = nn.functional.interpolate(self.coarse(fine), size=images.shape[2:])
+            return self.segment(torch.cat((fine, up), 1))
+
+    frozen = TwoScales()
+    frozen.fine.requires_grad_(False)
+    for network in (Probe(), frozen):
+        ensemble = _ensemble(network)
+        ensemble(_images())["fine"].sum().backward()
+        assert ensemble.heads[0].head.weight.grad is not None
+
+
+def test_heads_have_the_type_of_their_features():
+    class Single(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = TwoScales().bfloat16()
+
+        def forward(self, images):
+            return self.network(images.bfloat16()).float()
+
+    ensemble = _ensemble(Single(), "network.fine")
+    assert ensemble.heads[0].head.weight.dtype == torch.bfloat16
+    assert ensemble(_images())["network.fine"].shape == (2, 3, 8, 8)
+
+
+def test_an_ensemble_that_is_built_in_autocast_is_as_one_that_is_not():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ensemble = _ensemble()
+    assert {value.dtype for value in ensemble.parameters()} == {torch.float32}
+    ensemble(_images())["fine"].sum().backward()
+
+
+def test_a_layer_can_be_named_by_its_second_name():
+    network = TwoScales()
+    network.thin = network.fine
+    ensemble = _ensemble(network, ["thin"])
+    assert list(ensemble(_images())) == ["thin", "output"]
+
+
+def test_an_ensemble_inside_an_ensemble_keeps_its_layers_apart():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fine = nn.Conv2d(1, 1, 1)
+            self.inner = _ensemble()
+            self.segment = nn.Conv2d(3, 3, 1)
+
+        def forward(self, images):
+            return self.segment(self.inner(self.fine(images))["output"])
+
+    outer = _ensemble(Outer(), ["fine", "inner.model.fine", "segment"])
+    outputs = outer(_images())
+    assert list(outputs) == ["fine", "inner.model.fine", "segment", "output"]
+    features = outer.model.fine(_images())
+    torch.testing.assert_close(outputs["fine"], outer.heads[0].head(features))
+    seen = outer.model.inner.model.fine(features)
+    torch.testing.assert_close(outputs["inner.model.fine"], outer.heads[1].head(seen))
+    inner = outer.model.inner(features)
+    torch.testing.assert_close(inner["fine"], outer.model.inner.heads[0].head(seen))
 
 
 def test_the_prediction_can_be_an_entry_or_be_picked():

@@ -155,3 +155,42 @@ def test_a_layer_with_the_name_of_the_networks_own_prediction_is_no_candidate():
 
 def _chain(**layers):
     return nn.Sequential(OrderedDict(layers))
+
+
+class _Residual(nn.Module):
+    """A block that adds in place, and activates with a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        features = self.second(self.first(images))
+        features += images
+        return nn.functional.relu(features)
+
+
+def test_a_layer_that_is_changed_in_place_later_is_no_candidate(resnet):
+    names = _names(candidate_layers(resnet, "layer1.0.*", IMAGE))
+    assert names == ["layer1.0.conv1", "layer1.0.conv2"]
+    with pytest.raises(UnsupportedArchitectureError, match=r"'bn1'.* changed in place .* that one"):
+        _refused(resnet, "bn1")
+    assert _names(candidate_layers(_chain(block=_Residual()), "**", IMAGE)) == [
+        "block.first",
+        "block",
+    ]
+
+
+def test_a_dummy_pass_in_inference_mode_finds_the_same_layers(resnet):
+    expected = candidate_layers(resnet, "layer*", IMAGE)
+    with torch.inference_mode():
+        assert candidate_layers(resnet, "layer*", IMAGE) == expected
+
+
+def test_a_layer_with_two_names_is_one_candidate_and_can_be_named_by_either():
+    network, example = TwoScales(), torch.zeros(1, 1, 8, 8)
+    network.thin = network.fine
+    assert _names(candidate_layers(network, "*", example)) == ["fine", "coarse", "segment"]
+    dummy = run_dummy_pass(network, example)
+    for name in ("fine", "thin"):
+        assert _names(find_layers(network, [name], dummy)) == [name]
