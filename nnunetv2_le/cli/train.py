@@ -154,6 +154,8 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    from nnunetv2_le.training.preconditions import require_previous_stage
+
     trainer = get_trainer_from_args(
         dataset,
         request.configuration,
@@ -168,6 +170,7 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
             setattr(trainer, name, value)
     trainer.disable_checkpointing |= request.disable_checkpointing
     _load(trainer, request)
+    require_previous_stage(trainer, only_validation=request.only_validation)
     if not request.only_validation:
         trainer.run_training()
     if request.validate_best:

@@ -98,11 +98,7 @@ def _heads(name: str) -> Callable[[Ensemble, MemberRequest], tuple[str, ...] | s
     def members(ensemble: Ensemble, _: MemberRequest) -> tuple[str, ...] | str:
         source = ensemble.networks[0].source
         if not ensemble.has_one_kind_of_heads:
-            counts = ", ".join(
-                f"{other}: {len(model.sources[0].head_names)}"
-                for other, model in zip(ensemble.names, ensemble.models, strict=True)
-            )
-            return f"the models differ in their heads ({counts})"
+            return _difference(ensemble)
         if len(source.head_names) == 1:
             return "the network has one head"
         if source.family_name != name:
@@ -110,6 +106,20 @@ def _heads(name: str) -> Callable[[Ensemble, MemberRequest], tuple[str, ...] | s
         return source.head_names
 
     return members
+
+
+def _difference(ensemble: Ensemble) -> str:
+    """In which of their heads' properties the models differ: the first that not all share."""
+    sources = [model.sources[0] for model in ensemble.models]
+    properties = {
+        "their heads": [len(source.head_names) for source in sources],
+        "the family of their heads": [source.family_name for source in sources],
+        "the names of their heads": [" ".join(source.head_names) for source in sources],
+        "how many heads make the segmentation": [source.num_fused_heads for source in sources],
+    }
+    what = next((name for name, own in properties.items() if len(set(own)) > 1), "their heads")
+    values = zip(ensemble.names, properties[what], strict=True)
+    return f"the models differ in {what} ({', '.join(f'{name}: {own}' for name, own in values)})"
 
 
 def _mirrors(_: Ensemble, request: MemberRequest) -> tuple[str, ...] | str:

@@ -9,7 +9,11 @@ from nnunetv2_le.network.frozen_layer_ensemble_unet import FrozenLayerEnsembleUN
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
 from nnunetv2_le.training.base_trainers import unwrap
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
-from nnunetv2_le.training.pretrained import read_weights, take_over_finished_network
+from nnunetv2_le.training.pretrained import (
+    read_trainer_name,
+    read_weights,
+    take_over_finished_network,
+)
 
 
 class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
@@ -29,6 +33,26 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
     length_epochs: int | None = 20
     stock_trainer: str = "nnUNetTrainer"
     stock_checkpoint: Path | None = None
+    _own_previous_stage: str | None = None
+
+    @property
+    def folder_with_segs_from_previous_stage(self) -> str | None:
+        """Segmentations of a cascade's previous stage: those that the finished model saw.
+
+        nnU-Net looks for those of a trainer of the same name; a retrofit seldom has them. Then it
+        takes those of the trainer of the finished model.
+        """
+        own = self._own_previous_stage
+        if own is None or Path(own).is_dir():
+            return own
+        named = self.stock_checkpoint and read_trainer_name(self.stock_checkpoint)
+        model, *below = Path(own).parts[-3:]
+        stock = Path(own).parents[2] / self._renamed(model, named or self.stock_trainer)
+        return str(stock.joinpath(*below))
+
+    @folder_with_segs_from_previous_stage.setter
+    def folder_with_segs_from_previous_stage(self, folder: str | None) -> None:
+        self._own_previous_stage = folder
 
     def initialize(self) -> None:
         """Build the network, and remember how it starts."""
@@ -59,8 +83,7 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
                 "one belongs to a finished model. Train with nnUNetv2_le_train --frozen "
                 "-pretrained_weights FILE instead."
             )
-        own = Path(self.output_folder_base).name
-        folder = own.replace(type(self).__name__, self.stock_trainer, 1)
+        folder = self._renamed(Path(self.output_folder_base).name, self.stock_trainer)
         file = Path(self.output_folder_base).parent / folder / f"fold_{self.fold}"
         if not (file / "checkpoint_final.pth").is_file():
             raise CheckpointError(
@@ -69,6 +92,10 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
                 "nnUNetv2_le_train --frozen -pretrained_weights FILE"
             )
         return file / "checkpoint_final.pth"
+
+    def _renamed(self, model_folder: str, trainer: str) -> str:
+        """The name of the model folder of another trainer with the same plans."""
+        return model_folder.replace(type(self).__name__, trainer, 1)
 
     def _a_trunk_weight(self) -> torch.Tensor:
         weight: torch.Tensor = next(iter(unwrap(self.network).encoder.parameters()))

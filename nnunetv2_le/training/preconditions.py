@@ -86,6 +86,30 @@ def require_configuration(dataset: Path, plans: str, *, configuration: str) -> N
         )
 
 
+def require_previous_stage(trainer: Any, *, only_validation: bool = False) -> None:
+    """Segmentations of the previous stage, for every case of the fold of a cascade.
+
+    Args:
+        trainer: nnU-Net's trainer, before its training.
+        only_validation: ask for the cases of the validation alone.
+
+    Raises:
+        InputError: some are missing.
+    """
+    if not trainer.is_cascaded:
+        return
+    folder = Path(trainer.folder_with_segs_from_previous_stage)
+    training, validation = trainer.do_split()
+    cases = sorted({*validation} if only_validation else {*training, *validation})
+    if missing := [case for case in cases if not _is_case(folder, case)]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"The previous stage {trainer.configuration_manager.previous_stage_name} has not been "
+            f"predicted for {missing[0]}{more}, expected in {folder}. Train all folds of that "
+            "stage with the same -tr first; their validation writes it."
+        )
+
+
 def parse_fold(fold: str) -> int | str:
     """A fold as nnU-Net takes it: a number from 0, or ``all``.
 
@@ -101,6 +125,11 @@ def parse_fold(fold: str) -> int | str:
 
 def _is_plans(file: Path) -> bool:
     return file.name not in ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+
+
+def _is_case(folder: Path, case: str) -> bool:
+    """Whether one of nnU-Net's formats of preprocessed data has the case."""
+    return any((folder / f"{case}{ending}").is_file() for ending in (".b2nd", ".npz", ".npy"))
 
 
 def _inherited(configurations: dict[str, Any], name: str) -> dict[str, Any]:

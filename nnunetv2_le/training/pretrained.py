@@ -7,6 +7,7 @@ checkpoint too.
 """
 
 import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,34 @@ def read_weights(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, or not a checkpoint of nnU-Net.
     """
+    weights: dict[str, Any] = _read(file)["network_weights"]
+    return weights
+
+
+@lru_cache(maxsize=1)
+def read_trainer_name(file: Path) -> str | None:
+    """The trainer that wrote an nnU-Net checkpoint, where the file says it.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint of nnU-Net.
+    """
+    return _read(file).get("trainer_name")
+
+
+def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(
             f"-pretrained_weights has to name a checkpoint, found none at {file}."
         )
     try:
-        weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)[
-            "network_weights"
-        ]
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
+        checkpoint["network_weights"]
     except Exception as error:  # whatever torch meets in a file that is something else
         raise CheckpointError(
             f"-pretrained_weights has to name a checkpoint of nnU-Net (with 'network_weights'); "
             f"{file} cannot be read as one ({type(error).__name__})."
         ) from error
-    return weights
+    return checkpoint
 
 
 def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tuple[str, ...]:
@@ -85,7 +100,8 @@ def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file
         file: where they come from, for the error.
 
     Raises:
-        CheckpointError: a parameter is missing or has another shape.
+        CheckpointError: a parameter is missing or has another shape, or the model has more of them
+            than the plain network, so that its segmentation would not be that of the finest head.
     """
     bare = unwrap(network)
     own = bare.state_dict()
@@ -99,4 +115,10 @@ def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file
                 f"{tuple(own[name].shape)}. Name a checkpoint of the same data set, plans and "
                 "configuration."
             )
+    if more := [name for name in weights if name not in needed]:
+        raise CheckpointError(
+            f"{file} is no plain model of nnU-Net: it has {len(more)} more tensors, such as "
+            f"{more[0]}, which take part in its segmentation and cannot be kept. Name a checkpoint "
+            "of a trainer with one head, such as nnUNetTrainer."
+        )
     bare.load_state_dict(own | {name: weights[name] for name in needed})

@@ -304,6 +304,17 @@ def test_models_with_other_heads_are_members_whose_mean_probability_is_fused(
         predictor([stock, heads], ["heads"], **choices)
 
 
+def test_models_that_fuse_other_heads_are_told_so(tmp_path: Path) -> None:
+    folders = [
+        TinyModel(trainer=f"LayerEnsembleTrainer{end}", stages=3).write(tmp_path / (end or "All"))
+        for end in ("", "Frozen")
+    ]
+    with pytest.raises(
+        SettingError, match=r"differ in how many heads make the segmentation \(All: 2, Frozen: 1\)"
+    ):
+        predictor(folders, ["heads"], folds=[0], checkpoint="checkpoint_final.pth")
+
+
 def test_copies_of_a_head_are_a_family_without_order(tmp_path: Path, image: Any):
     model = TinyModel(trainer="MultiHeadTrainer", stages=3, mirror_axes=(2,))
     folder = model.write(tmp_path / "model")

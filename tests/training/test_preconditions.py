@@ -1,5 +1,7 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from nnunetv2_le.training.preconditions import (
     preprocessed_dataset,
     require_configuration,
     require_folders,
+    require_previous_stage,
 )
 from tests.conftest import NnunetFolders
 
@@ -92,3 +95,34 @@ def test_folds_are_numbers_or_all() -> None:
 def test_other_folds_are_refused(fold: str) -> None:
     with pytest.raises(SettingError, match=f"number from 0 or 'all', got '{fold}'"):
         parse_fold(fold)
+
+
+def _second_stage(folder: Path | None) -> Any:
+    """What the check asks of a trainer of nnU-Net."""
+    return SimpleNamespace(
+        is_cascaded=folder is not None,
+        folder_with_segs_from_previous_stage=folder,
+        configuration_manager=SimpleNamespace(previous_stage_name="3d_lowres"),
+        do_split=lambda: (["case_2", "case_0"], ["case_1"]),
+    )
+
+
+def test_a_cascade_needs_the_previous_stage_of_every_case(tmp_path: Path) -> None:
+    trainer = _second_stage(tmp_path / "predicted_next_stage")
+    with pytest.raises(InputError, match=r"3d_lowres .* for case_0 and 2 more, .*same -tr first"):
+        require_previous_stage(trainer)
+    trainer = _second_stage(tmp_path)
+    for file in ("case_0.b2nd", "case_2.npz"):
+        (tmp_path / file).touch()
+    with pytest.raises(InputError, match=r"has not been predicted for case_1, expected in"):
+        require_previous_stage(trainer)
+    with pytest.raises(InputError, match="for case_1, expected"):
+        require_previous_stage(trainer, only_validation=True)
+    (tmp_path / "case_1.npy").touch()
+    require_previous_stage(trainer)
+    (tmp_path / "case_0.b2nd").unlink()
+    require_previous_stage(trainer, only_validation=True)
+
+
+def test_other_configurations_need_no_previous_stage() -> None:
+    require_previous_stage(_second_stage(None))

@@ -1,0 +1,68 @@
+"""What a retrofit takes over from a checkpoint."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+
+from nnunetv2_le.errors import CheckpointError
+from nnunetv2_le.network.frozen_layer_ensemble_unet import FrozenLayerEnsembleUNet
+from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
+from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
+from nnunetv2_le.training.pretrained import (
+    read_trainer_name,
+    read_weights,
+    take_over_finished_network,
+)
+
+FILE = Path("checkpoint_final.pth")
+
+
+@pytest.fixture
+def stock() -> Any:
+    return PlainConvUNet(
+        input_channels=1,
+        n_stages=2,
+        features_per_stage=[2, 3],
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=[1, 2],
+        n_conv_per_stage=1,
+        num_classes=2,
+        n_conv_per_stage_decoder=1,
+        deep_supervision=True,
+    )
+
+
+def test_a_retrofit_takes_over_all_of_a_stock_model(stock: Any) -> None:
+    network = FrozenLayerEnsembleUNet(copy.deepcopy(stock))
+    for value in network.parameters():
+        nn.init.zeros_(value)
+    take_over_finished_network(network, stock.state_dict(), FILE)
+    for name, value in stock.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("kind", [MultiHeadUNet, LayerEnsembleUNet])
+def test_a_model_with_more_heads_is_no_finished_stock_model(stock: Any, kind: Any) -> None:
+    weights = kind(copy.deepcopy(stock)).state_dict()
+    network = FrozenLayerEnsembleUNet(stock)
+    with pytest.raises(CheckpointError, match=r"no plain model.* such as extra_heads.*nnUNetTrai"):
+        take_over_finished_network(network, weights, FILE)
+
+
+def test_a_checkpoint_tells_weights_and_trainer(tmp_path: Path) -> None:
+    torch.save({"network_weights": {"a": 1}, "trainer_name": "T"}, tmp_path / "one.pth")
+    torch.save({"network_weights": {}}, tmp_path / "old.pth")
+    torch.save({"trainer_name": "T"}, tmp_path / "other.pth")
+    assert read_weights(tmp_path / "one.pth") == {"a": 1}
+    assert read_trainer_name(tmp_path / "one.pth") == "T"
+    assert read_trainer_name(tmp_path / "old.pth") is None
+    with pytest.raises(CheckpointError, match=r"other\.pth cannot be read as one \(KeyError\)"):
+        read_weights(tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"found none at none\.pth"):
+        read_trainer_name(Path("none.pth"))
