@@ -111,7 +111,7 @@ def _heads(name: str) -> Callable[[Ensemble, MemberRequest], tuple[str, ...] | s
 def _difference(ensemble: Ensemble) -> str:
     """In which of their heads' properties the models differ: the first that not all share."""
     sources = [model.sources[0] for model in ensemble.models]
-    properties = {
+    properties: dict[str, list[object]] = {
         "their heads": [len(source.head_names) for source in sources],
         "the family of their heads": [source.family_name for source in sources],
         "the names of their heads": [" ".join(source.head_names) for source in sources],

@@ -117,8 +117,8 @@ def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file
             )
     if more := [name for name in weights if name not in needed]:
         raise CheckpointError(
-            f"{file} is no plain model of nnU-Net: it has {len(more)} more tensors, such as "
-            f"{more[0]}, which take part in its segmentation and cannot be kept. Name a checkpoint "
-            "of a trainer with one head, such as nnUNetTrainer."
+            f"{file} is no plain model of nnU-Net: it has more parameters, such as {more[-1]}, and "
+            "its segmentation is not that of the finest head alone. Name a checkpoint of a trainer "
+            "with nnU-Net's own network, such as nnUNetTrainer."
         )
     bare.load_state_dict(own | {name: weights[name] for name in needed})
