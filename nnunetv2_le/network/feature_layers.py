@@ -232,11 +232,15 @@ def _outermost(model: nn.Module) -> str:
 
 
 def _matching(model: nn.Module, pattern: str, dummy: DummyPass) -> list[str]:
-    """Layers that ran and fit a pattern; one that has several names, by its first."""
+    """Layers that ran and fit a pattern; one that has several names, by its first.
+
+    Another name of the layer ``output`` gives what that gives, so it is left out like it.
+    """
     parts = (re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
     fits = re.compile(".*".join(parts)).fullmatch
-    first_names = dict(model.named_modules())
-    return [name for name in dummy.outputs if name in first_names and fits(name)]
+    last = dict(model.named_modules(remove_duplicate=False)).get(OWN)
+    names = {name for name, layer in model.named_modules() if name == OWN or layer is not last}
+    return [name for name in dummy.outputs if name in names and fits(name)]
 
 
 @dataclass

@@ -149,6 +149,9 @@ def test_a_layer_with_the_name_of_the_networks_own_prediction_is_no_candidate():
     assert _names(candidate_layers(network, "*", IMAGE)) == ["first"]
     with pytest.raises(UnsupportedArchitectureError, match=r"'output' .* a member already\. Leave"):
         _refused(network, "output")
+    twins = _chain(first=network.first, twin=network.output, output=network.output)
+    twins.forward = lambda images: twins.output(twins.first(images))
+    assert _names(candidate_layers(twins, "*", IMAGE)) == ["first"]
     inside = _chain(decoder=network, last=nn.Conv2d(2, 2, 1))
     assert "decoder.output" in _names(candidate_layers(inside, "**", IMAGE))
 
