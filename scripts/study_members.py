@@ -198,29 +198,31 @@ def table(study: Study, folder: Path) -> pd.DataFrame:
 
 def intervals(study: Study, folder: Path, scores: Sequence[str]) -> pd.DataFrame:
     """How far Spearman's correlation, mean over seeds, would move with other patients (95 %)."""
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for file in sorted((folder / "members").glob(f"{study.dataset}__*.json")):
         method = file.stem.split("__")[1]
         records = json.loads(file.read_text())
-        dice = np.array([record["dice"] for record in records])
-        counts = draw_counts(
-            len(records), patients=[PATIENT.match(record["case"])[0] for record in records]
-        )
-        for score in set(scores) & set(records[0]["scores"]):
-            values = np.array([record["scores"][score] for record in records], dtype=float)
-            if np.isnan(values).all():
-                continue
-            defined = np.where(np.isnan(values), np.nanmin(values), values)
-            draws = [
-                spearmanr(np.repeat(defined, draw), np.repeat(dice, draw)).statistic
-                for draw in counts
-            ]
-            found.setdefault((method, score), []).append(np.array(draws))
+        for part in ("all", "clean"):
+            kept = [r for r in records if part == "all" or r["part"] in CLEAN]
+            dice = np.array([record["dice"] for record in kept])
+            counts = draw_counts(
+                len(kept), patients=[PATIENT.match(record["case"])[0] for record in kept]
+            )
+            for score in set(scores) & set(records[0]["scores"]):
+                values = np.array([record["scores"][score] for record in kept], dtype=float)
+                if np.isnan(values).all():
+                    continue
+                defined = np.where(np.isnan(values), np.nanmin(values), values)
+                draws = [
+                    spearmanr(np.repeat(defined, draw), np.repeat(dice, draw)).statistic
+                    for draw in counts
+                ]
+                found.setdefault((method, score, part), []).append(np.array(draws))
     rows = []
-    for (method, score), draws in found.items():
+    for names, draws in found.items():
         interval = percentile_interval(np.mean(draws, axis=0))
-        rows.append([method, score, len(draws), interval.low, interval.high])
-    return pd.DataFrame(rows, columns=["method", "score", "seeds", "low", "high"])
+        rows.append([*names, len(draws), interval.low, interval.high])
+    return pd.DataFrame(rows, columns=["method", "score", "part", "seeds", "low", "high"])
 
 
 def main() -> None:

@@ -122,13 +122,14 @@ def _not_predicted(
 def _files(case: str, prediction: Path, references: tuple[Path, ...], folder: Path) -> CaseFiles:
     probabilities = folder / f"{case}.npz"
     entropy = folder / "uncertainty" / f"{case}_entropy.nii.gz"
-    heads = sorted(folder.glob(f"heads/head_*/{case}.npz"))
+    # one that is missing among others stays, so that reading it says so; none is renumbered
+    heads = [head / f"{case}.npz" for head in sorted(folder.glob("heads/head_*"))]
     return CaseFiles(
         case,
         prediction,
         references,
         probabilities=probabilities if probabilities.is_file() else None,
-        heads=tuple(heads),
+        heads=tuple(heads) if any(head.is_file() for head in heads) else (),
         entropy=entropy if entropy.is_file() else None,
     )
 

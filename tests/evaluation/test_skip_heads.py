@@ -141,6 +141,18 @@ def test_cases_without_readable_heads_are_left_out_and_named(tmp_path):
         skip_heads_of_each(files[1:], read, dataset.labels)
 
 
+def test_case_that_lacks_one_head_is_left_out_and_its_others_are_not_renumbered(tmp_path):
+    made = make(tmp_path, num_cases=2, num_heads=4)
+    dataset = read_dataset(made.out / "dataset.json")
+    (made.out / "heads" / "head_01" / "case_01.npz").unlink()
+    files, _ = find_cases(made.out, [made.references], file_ending=".nii.gz")
+    read = functools.partial(saved_head_cases, dataset=dataset)
+    table, problems = skip_heads_of_each(files, read, dataset.labels)
+    assert set(table["case"]) == {"case_00"}
+    assert [problem.case for problem in problems] == ["case_01"]
+    assert "head_01" in problems[0].problem
+
+
 def test_case_without_heads_is_named():
     case = made_up()
     with pytest.raises(InputError, match="case_0 has no heads; predict with --save_heads"):
