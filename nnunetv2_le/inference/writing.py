@@ -65,11 +65,9 @@ class CaseWriter:
         return all(record.get(name) == value for name, value in self._settings_record().items())
 
     def forget(self, case: str) -> None:
-        """From now on the case is neither done nor failed, and has no file of other settings."""
+        """From now on the case is neither done nor failed; its files stay until it is written."""
         self.record_file(case).unlink(missing_ok=True)
         forget_failure(self.folder, case)
-        for path in self._any_files(case):
-            path.unlink(missing_ok=True)
 
     def files(self, case: str) -> list[Path]:
         """The files of a case, in the order in which they are written."""
@@ -83,6 +81,13 @@ class CaseWriter:
         if self.settings.save_features:
             files.append(self.features_file(case))
         return [*files, self.record_file(case)]
+
+    def _remove_files_of_other_settings(self, case: str) -> None:
+        """What this run would not replace."""
+        replaced = set(self.files(case))
+        for path in self._any_files(case):
+            if path not in replaced:
+                path.unlink(missing_ok=True)
 
     def _any_files(self, case: str) -> Iterator[Path]:
         """Files that a case may have from a run of any settings, there or not."""
@@ -131,6 +136,7 @@ class CaseWriter:
 
     def _write(self, prediction: CasePrediction) -> None:
         case, settings = prediction.case, self.settings
+        self._remove_files_of_other_settings(case)
         writer = self.model.plans.image_reader_writer_class()
         segmentation = prediction.segmentation()
         replace_whole(

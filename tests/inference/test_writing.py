@@ -104,24 +104,35 @@ def test_files_of_other_settings_are_not_taken_for_this_runs(
     np.testing.assert_array_equal(ours, fresh)
 
 
-def test_forgetting_a_case_takes_all_of_its_files_and_no_others(model: Model, tmp_path: Path):
+def test_a_case_that_is_written_again_keeps_no_file_of_other_settings(
+    model: Model, source: Path, tmp_path: Path
+):
     maps = ("entropy", "heads_ttest", "mirrors_variance", "prediction_set")
     names = [
-        *("{}.nii.gz", "{}.npz", "{}.pkl", "cases/{}.json", "cases/{}.failed", "features/{}.npy"),
+        *("{}.nii.gz", "{}.npz", "{}.pkl", "features/{}.npy"),
         *(f"heads/head_0{head}/{{}}{ending}" for head in range(3) for ending in (".npz", ".pkl")),
         *(f"uncertainty/{{}}_{name}.nii.gz" for name in maps),
     ]
     for name in names:
-        for case in ("a", "a_b", "b_a", ".a"):
+        for case in ("case", "case_b", "b_case", ".case"):
             path = tmp_path / name.format(case)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    shared = ["dataset.json", "plans.json", "uncertainty/a_of_somebody.nii.gz", "a.txt"]
+    shared = ["uncertainty/case_of_somebody.nii.gz", "case.txt"]
     for name in shared:
         (tmp_path / name).touch()
 
-    writer(model, tmp_path, maps=()).forget("a")
+    assert not predict(model, source, tmp_path, maps=())
 
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    others = {name.format(case) for name in names for case in ("a_b", "b_a", ".a")}
-    assert left == others | set(shared)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*case*") if path.is_file()}
+    others = {name.format(case) for name in names for case in ("case_b", "b_case", ".case")}
+    assert left == others | set(shared) | {"case.nii.gz", "cases/case.json"}
+
+
+def test_files_of_a_case_stay_until_it_is_written_again(model: Model, source: Path, tmp_path: Path):
+    predict(model, source, tmp_path, save_probabilities=True)
+    writer(model, tmp_path, maps=()).forget("case")
+    assert (tmp_path / "case.nii.gz").is_file()
+    assert (tmp_path / "case.npz").is_file()
+    assert not predict(model, source, tmp_path)
+    assert not (tmp_path / "case.npz").exists()
