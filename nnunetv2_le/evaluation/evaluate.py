@@ -86,11 +86,8 @@ def evaluate_prediction(
         plans_file = prediction_folder / "plans.json"
     ending = str(read_json(dataset_file).get("file_ending", ""))
     files, problems = find_cases(prediction_folder, reference_folders, file_ending=ending)
-    dataset = read_dataset(
-        dataset_file,
-        plans_file=plans_file,
-        example_files=[file for one in files for file in (*one.references, one.prediction)],
-    )
+    examples = [file for one in files for file in (*one.references, one.prediction)]
+    dataset = read_dataset(dataset_file, plans_file=plans_file, example_files=examples)
     tables = read_confidence_tables(prediction_folder)
     extra = _read_case_table(case_table, method)
     evaluated = evaluate_cases(

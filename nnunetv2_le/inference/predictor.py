@@ -1,7 +1,7 @@
 """Predicting with uncertainty: from arrays in memory, or from files to files."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
-from nnunetv2_le.errors import OutputError, SettingError
+from nnunetv2_le.errors import OutputError
 from nnunetv2_le.inference.cases import Case, PreparedCase, find_cases, prepare_array, prepare_case
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.description import describe_run
@@ -29,7 +29,13 @@ from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.other_grids import plan_of_fused_heads, to_grid
 from nnunetv2_le.inference.prediction import CasePrediction, score_prediction
 from nnunetv2_le.inference.queue import CaseQueue, RunSummary
-from nnunetv2_le.inference.settings import PredictionSettings, require_heads, require_maps
+from nnunetv2_le.inference.settings import (
+    PredictionSettings,
+    require_heads,
+    require_maps,
+    require_own_folder,
+    require_part,
+)
 from nnunetv2_le.inference.tables import write_tables
 from nnunetv2_le.inference.whole_files import remove_leftovers
 from nnunetv2_le.inference.writing import CaseWriter
@@ -206,10 +212,10 @@ class LayerEnsemblePredictor:
             SettingError: there is no such part, or results would lie among what they are made from.
             OutputError: ``output`` cannot be written to.
         """
-        _require_part(part_id, num_parts)
+        require_part(part_id, num_parts)
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
-        _require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
+        require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.model, self.settings, self.plan, judge=self.judge)
         self._open_output(writer, is_alone=num_parts == 1)
@@ -289,22 +295,3 @@ class LayerEnsemblePredictor:
                 f"The tables cannot be written to {folder} ({error.strerror or error}). Free space "
                 "or choose another folder, then go on with --continue_prediction."
             ) from error
-
-
-def _require_part(part_id: int, num_parts: int) -> None:
-    if num_parts < 1:
-        raise SettingError(f"-num_parts is a number of runs, 1 or more; got {num_parts}.")
-    if not 0 <= part_id < num_parts:
-        raise SettingError(
-            f"-part_id counts from 0 to -num_parts - 1 = {num_parts - 1}; got {part_id}."
-        )
-
-
-def _require_own_folder(output: Path, others: Mapping[str, Any]) -> None:
-    """Refuse to write to a folder that is read: results would be taken for images."""
-    for flag, folder in others.items():
-        if isinstance(folder, Path) and folder.resolve() == output.resolve():
-            raise SettingError(
-                f"-o has to be another folder than {flag}, but both are {folder}. Name a folder "
-                "for results alone with -o."
-            )

@@ -1,8 +1,9 @@
 """What a user can choose about a prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import CALIBRATED_MAPS, DEFAULT_MAPS, HEAD_FAMILIES, Family, Fusion
@@ -118,3 +119,35 @@ def require_heads(settings: PredictionSettings, families: Sequence[Family]) -> N
             "--save_heads writes the heads of this run, but heads are not among its members. "
             "Add heads to -members, or use a checkpoint with several heads."
         )
+
+
+def require_part(part_id: int, num_parts: int) -> None:
+    """Refuse a part of a run that there is not.
+
+    Raises:
+        SettingError: there are no parts, or not this one.
+    """
+    if num_parts < 1:
+        raise SettingError(f"-num_parts is a number of runs, 1 or more; got {num_parts}.")
+    if not 0 <= part_id < num_parts:
+        raise SettingError(
+            f"-part_id counts from 0 to -num_parts - 1 = {num_parts - 1}; got {part_id}."
+        )
+
+
+def require_own_folder(output: Path, others: Mapping[str, Any]) -> None:
+    """Refuse to write to a folder that is read: results would be taken for images.
+
+    Args:
+        output: OUT.
+        others: what is read, by the flag that names it; only folders are compared.
+
+    Raises:
+        SettingError: one of them is OUT.
+    """
+    for flag, folder in others.items():
+        if isinstance(folder, Path) and folder.resolve() == output.resolve():
+            raise SettingError(
+                f"-o has to be another folder than {flag}, but both are {folder}. Name a folder "
+                "for results alone with -o."
+            )

@@ -52,6 +52,7 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
 
     @folder_with_segs_from_previous_stage.setter
     def folder_with_segs_from_previous_stage(self, folder: str | None) -> None:
+        """What nnU-Net's trainer sets: the folder of a trainer of the same name."""
         self._own_previous_stage = folder
 
     def initialize(self) -> None:

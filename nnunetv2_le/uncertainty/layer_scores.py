@@ -116,7 +116,6 @@ def score_segmentation(
             f"width) of each layer; got {tuple(logits.shape[1:])}. Score vectors with "
             "score_classification or score_regression."
         )
-    _require_several(logits.shape[2], has_regions, otherwise="has_regions=True")
     volumes = logits if logits.ndim == 6 else logits.unsqueeze(3)
     family = Family("heads", tuple(predictions), ordered=True)
     _require_maps(maps, family)
@@ -239,6 +238,7 @@ def _voxel_volume_ml(spacing_mm: Sequence[float] | None, *, axes: int) -> float:
 
 
 def _labels(channels: int, names: Sequence[str] | None, has_regions: bool) -> Labels:
+    _require_several(channels, has_regions, otherwise="has_regions=True")
     number = channels if has_regions else channels - 1
     names = [str(label) for label in range(1, number + 1)] if names is None else list(names)
     if len(names) != number:

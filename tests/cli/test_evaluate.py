@@ -121,24 +121,16 @@ def test_without_distances_there_are_no_columns_of_distances(tmp_path):
     assert "hd95_mm" not in pd.read_csv(made.out / "evaluation" / "cases.csv").columns
 
 
-def test_domains_get_rows_of_their_own(tmp_path):
+@pytest.mark.parametrize("column", ["site", "dice"])
+def test_domains_get_rows_of_their_own_even_if_called_like_a_figure(tmp_path, column):
     made = make(tmp_path)
-    pd.DataFrame({"case": made.cases, "site": list("aaabbb")}).to_csv(
+    pd.DataFrame({"case": made.cases, column: list("aaabbb")}).to_csv(
         tmp_path / "cases.csv", index=False
     )
-    assert command(made, "-cases", str(tmp_path / "cases.csv"), "-domain", "site") == 0
+    assert command(made, "-cases", str(tmp_path / "cases.csv"), "-domain", column) == 0
     scores = pd.read_csv(made.out / "evaluation" / "scores.csv")
-    assert {"site=a", "site=b"} <= set(scores["subset"])
-
-
-def test_a_domain_may_be_called_like_a_figure(tmp_path):
-    made = make(tmp_path)
-    pd.DataFrame({"case": made.cases, "dice": list("aaabbb")}).to_csv(
-        tmp_path / "cases.csv", index=False
-    )
-    assert command(made, "-cases", str(tmp_path / "cases.csv"), "-domain", "dice") == 0
-    scores = pd.read_csv(made.out / "evaluation" / "scores.csv")
-    assert set(scores["subset"]) == {"all", "dice=a", "dice=b", "label=front", "label=back"}
+    domains = {f"{column}=a", f"{column}=b"}
+    assert set(scores["subset"]) == {"all", *domains, "label=front", "label=back"}
 
 
 @pytest.mark.parametrize(
