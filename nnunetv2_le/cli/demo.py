@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -252,25 +253,38 @@ def _rows(dataset: "PhantomDataset", folder: Path) -> list[CaseRow]:
 
 
 def _report(rows: Sequence[CaseRow], output: Path) -> None:
-    """The table, its means, and where the files lie."""
+    """The table, its medians, how well the scores rank the cases, and where the files lie."""
+    import numpy as np
+
+    from nnunetv2_le.evaluation.correlation import spearman
+
     lines = [f"{'case':<24}{'AULA':>8}{'consensus Dice':>16}{'true Dice':>11}"]
     lines += [_line(row.case, (*row.scores, row.dice)) for row in rows]
     lines.append("-" * len(lines[0]))
     for kind in ("clean", "shifted"):
         values = [(*row.scores, row.dice) for row in rows if row.case.startswith(kind)]
-        means = [_mean(column) for column in zip(*values, strict=True)]
-        lines.append(_line(f"mean of {kind} cases", means))
+        medians = [_median(column) for column in zip(*values, strict=True)]
+        lines.append(_line(f"median, {kind} cases", medians))
     logger.info("\n%s\n", "\n".join(lines))
+    aula, consensus = np.array([row.scores for row in rows]).T
+    truth = np.array([row.dice for row in rows])
     logger.info("AULA and consensus Dice were computed without the truth; higher is better.")
+    logger.info(
+        "How alike they and the true Dice rank the %d cases (Spearman, 1 is the same order): "
+        "AULA %.2f, consensus Dice %.2f",
+        len(rows),
+        spearman(aula, truth),
+        spearman(consensus, truth),
+    )
     logger.info("Segmentations, tables and maps: %s", output / "predictions")
     logger.info("The table of all scores: %s", output / "predictions" / "uncertainty.csv")
     logger.info("The trained model: %s", output / "nnUNet_results")
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Mean of the defined values; NaN where there is none."""
+def _median(values: Sequence[float]) -> float:
+    """Median of the defined values; NaN where there is none."""
     defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+    return statistics.median(defined) if defined else math.nan
 
 
 def _line(name: str, values: Sequence[float]) -> str:

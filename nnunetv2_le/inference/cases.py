@@ -46,7 +46,7 @@ class Case:
     previous_stage: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PreparedCase:
     """A case as the network sees it.
 
@@ -61,6 +61,10 @@ class PreparedCase:
     image: Float[Tensor, "channels depth height width"]
     properties: dict[str, Any]
     others: dict[str, "PreparedCase"] = field(default_factory=dict)
+
+    def forget_image(self) -> None:
+        """Give the image's memory back; its shape stays known, it cannot be predicted again."""
+        self.image = self.image.to("meta")
 
 
 def find_cases(

@@ -157,8 +157,14 @@ class LayerEnsemblePredictor:
         )[0]
         return self.predict_prepared(self._prepare(case))
 
-    def predict_prepared(self, prepared: PreparedCase) -> CasePrediction:
+    def predict_prepared(
+        self, prepared: PreparedCase, *, forget_image: bool = False
+    ) -> CasePrediction:
         """Predict a preprocessed case.
+
+        Args:
+            prepared: the case.
+            forget_image: give the image's memory back before the prediction is scored.
 
         Raises:
             CaseError: the output of a network is not finite.
@@ -173,9 +179,12 @@ class LayerEnsemblePredictor:
             )
             for name, grid in self._others.items()
         }
+        found = self._grid.predict(prepared, elsewhere)
+        if forget_image:
+            prepared.forget_image()
         return score_prediction(
             prepared,
-            self._grid.predict(prepared, elsewhere),
+            found,
             model=self.model,
             plan=self.plan,
             skip_heads=self.settings.skip_heads,
@@ -243,7 +252,8 @@ class LayerEnsemblePredictor:
 
     def _predict_for_files(self, prepared: PreparedCase) -> CasePrediction:
         """A prediction without the maps that no file gets: it may wait to be written."""
-        return self.predict_prepared(prepared).without_maps_but(self.settings.maps)
+        prediction = self.predict_prepared(prepared, forget_image=True)
+        return prediction.without_maps_but(self.settings.maps)
 
     def _on_grid(
         self,

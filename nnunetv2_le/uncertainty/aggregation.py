@@ -159,7 +159,7 @@ def _dilated(mask: Bool[np.ndarray, "depth height width"]) -> Bool[np.ndarray, "
 def _sum(
     values: Float[np.ndarray, "depth height width"], mask: Bool[np.ndarray, "depth height width"]
 ) -> float:
-    return float(values[mask].sum(dtype=np.float64))
+    return float(np.sum(values, where=mask, dtype=np.float64))  # without a copy
 
 
 def _ratio(numerator: float, denominator: int) -> float:

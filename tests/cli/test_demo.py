@@ -41,10 +41,11 @@ def test_an_earlier_demo_is_removed_and_nothing_else(tmp_path):
     assert [file.exists() for file in (mine, earlier, prediction)] == [True, False, False]
 
 
-def test_the_table_shows_every_case_and_both_means(tmp_path, caplog):
+def test_the_table_shows_every_case_and_both_medians(tmp_path, caplog):
     rows = [
         demo.CaseRow("clean_000", (2.0, 0.9), 0.8),
         demo.CaseRow("clean_001", (4.0, 0.7), 0.6),
+        demo.CaseRow("clean_002", (3.0, 0.8), 0.7),
         demo.CaseRow("shifted_000_noise", (float("nan"), 0.5), 0.4),
         demo.CaseRow("shifted_001_blur", (1.0, 0.3), 0.2),
     ]
@@ -52,9 +53,11 @@ def test_the_table_shows_every_case_and_both_means(tmp_path, caplog):
         demo._report(rows, tmp_path)
     table = [line.split() for line in caplog.messages[0].strip().splitlines()]
     assert table[0] == ["case", "AULA", "consensus", "Dice", "true", "Dice"]
-    assert table[3] == ["shifted_000_noise", "nan", "0.500", "0.400"]
+    assert table[4] == ["shifted_000_noise", "nan", "0.500", "0.400"]
     assert table[-2][-3:] == ["3.000", "0.800", "0.700"]
     assert table[-1][-3:] == ["1.000", "0.400", "0.300"]
+    # AULA takes the best case for the third best; consensus Dice orders all as the truth does
+    assert any("AULA 0.20, consensus Dice 1.00" in line for line in caplog.messages)
     assert any(
         str(tmp_path / "predictions" / "uncertainty.csv") in line for line in caplog.messages
     )
@@ -85,7 +88,7 @@ def test_a_training_that_fails_ends_the_demo(tmp_path, monkeypatch):
         demo._train(demo.DemoRequest(output=tmp_path), "cpu")
 
 
-def test_undefined_scores_are_left_out_of_the_means(caplog, tmp_path):
+def test_undefined_scores_are_left_out_of_the_medians(caplog, tmp_path):
     rows = [demo.CaseRow(f"{kind}_000", (np.nan, np.nan), 0.5) for kind in ("clean", "shifted")]
     with caplog.at_level("INFO", logger="nnunetv2_le"):
         demo._report(rows, tmp_path)

@@ -245,10 +245,10 @@ def test_a_failing_thread_fails_its_case_alone(
 def failing(function: Any, error: BaseException) -> Any:
     """The function, but it raises for the second case."""
 
-    def call(*values: Any) -> Any:
+    def call(*values: Any, **named: Any) -> Any:
         if any(getattr(v, "name", getattr(v, "case", None)) == "second" for v in values):
             raise error
-        return function(*values)
+        return function(*values, **named)
 
     return call
 

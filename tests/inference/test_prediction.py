@@ -9,6 +9,7 @@ import pytest
 from inference.model_folders import TinyModel
 
 from nnunetv2_le.inference import prediction as prediction_module
+from nnunetv2_le.inference.cases import prepare_array
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -42,6 +43,18 @@ def test_no_logits_are_kept_but_those_of_heads(tmp_path: Path) -> None:
     assert expected is not None
     for number, logits in expected.items():
         np.testing.assert_array_equal(kept[number + len(mirrors.members)], logits)
+
+
+def test_an_image_that_is_forgotten_before_scoring_changes_nothing(
+    predictor: LayerEnsemblePredictor,
+) -> None:
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 24)).astype(np.float32)
+    prepared = prepare_array(image, predictor.model, spacing_mm=(1, 1, 1), name="noise")
+    kept = predictor.predict_prepared(prepared)
+    forgot = predictor.predict_prepared(prepared, forget_image=True)
+    assert kept.scores.scores == forgot.scores.scores
+    assert prepared.image.is_meta
+    assert prepared.image.shape == (1, 16, 16, 24)
 
 
 def test_probabilities_take_no_more_memory_than_their_array(

@@ -67,6 +67,9 @@ def test_progress_is_told_of_every_tile(num_bands: int):
     assert len(seen) == window.num_tiles((9, 10, 11), num_bands)
 
 
-def test_an_output_that_is_not_finite_is_refused():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_output_that_is_not_finite_in_one_voxel_is_refused(value: float):
+    image = torch.ones(1, 9, 4, 4)
+    image[0, 6, 1, 2] = value
     with pytest.raises(CaseError, match="infinite or not a number"):
-        whole(Window((4, 4, 4)), torch.full((1, 4, 4, 4), float("nan")))
+        whole(Window((4, 4, 4)), image)
