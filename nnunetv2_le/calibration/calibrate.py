@@ -11,12 +11,9 @@ from nnunetv2_le.calibration.calibration_file import Calibration, Identity, writ
 from nnunetv2_le.calibration.cases import group_numbers
 from nnunetv2_le.calibration.fitting import (
     FitSettings,
-    boundary_table,
-    case_table,
     fit_calibration,
     fit_score_heads,
     require_enough_cases,
-    set_curves,
 )
 from nnunetv2_le.calibration.head_skip import HeadSkip
 from nnunetv2_le.calibration.held_out import HeldOutFigures, held_out_figures
@@ -28,6 +25,7 @@ from nnunetv2_le.calibration.labelled_cases import (
 )
 from nnunetv2_le.calibration.model_identity import identity_of, use_fused_heads
 from nnunetv2_le.calibration.observed_case import ObservedCase
+from nnunetv2_le.calibration.observed_tables import boundary_table, case_table, set_curves
 from nnunetv2_le.calibration.observing import WorkSettings, observe_cases
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.checkpoints import Fold

@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 an error, 2 a usage error, 130 interrupted.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,6 +47,7 @@ def run_main(
         0 when done, 1 after an error (one line on stderr; the traceback too with ``--verbose``),
         130 when interrupted. A usage error leaves through argparse's ``SystemExit`` with code 2.
     """
+    let_threads_sleep()
     add_verbose_argument(parser)
     arguments = parser.parse_args(argv)
     set_up_logging(verbose=arguments.verbose)
@@ -61,6 +63,15 @@ def run_main(
         message = f"unexpected {type(error).__name__}: {error}{hint}"
         return _report(parser, message, verbose=arguments.verbose)
     return EXIT_DONE
+
+
+def let_threads_sleep() -> None:
+    """Torch's threads on the CPU sleep instead of spinning while they wait, unless the user chose.
+
+    On a busy machine spinning costs more than the work (``documentation/benchmarks.md``). Read when
+    torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def add_verbose_argument(parser: argparse.ArgumentParser) -> None:

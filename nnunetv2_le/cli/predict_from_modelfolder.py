@@ -75,9 +75,6 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
     Raises:
         CaseError: some cases failed; the others are done.
     """
-    # Torch's threads sleep instead of spinning while they wait: on a busy machine the same case
-    # took a quarter of the processor time. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nnunetv2_le.calibration.applying import calibrated_predictor
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 

@@ -37,7 +37,6 @@ from nnunetv2_le.inference.settings import (
     require_part,
 )
 from nnunetv2_le.inference.tables import write_tables
-from nnunetv2_le.inference.whole_files import remove_leftovers
 from nnunetv2_le.inference.writing import CaseWriter
 from nnunetv2_le.types import MemberPlan
 
@@ -227,7 +226,7 @@ class LayerEnsemblePredictor:
         require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.model, self.settings, self.plan, judge=self.judge)
-        self._open_output(writer, is_alone=num_parts == 1)
+        writer.open_output(is_alone=num_parts == 1)
         done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
         if done:
             logger.info("%d of %d cases were finished before.", len(done), len(cases))
@@ -283,17 +282,6 @@ class LayerEnsemblePredictor:
         """A case as the first model sees it, and as each does that sees it otherwise."""
         others = {name: prepare(model) for name, model in self.ensemble.others.items()}
         return replace(prepare(self.model), others=others)
-
-    def _open_output(self, writer: CaseWriter, *, is_alone: bool) -> None:
-        try:
-            if is_alone:
-                remove_leftovers(writer.folder)
-            writer.open_folders()
-        except OSError as error:
-            raise OutputError(
-                f"Results cannot be written to {writer.folder} ({error.strerror or error}). Name a "
-                "folder that you may write to with -o."
-            ) from error
 
     def _finish(self, folder: Path) -> None:
         """Tables of all that is there, after an interruption too."""

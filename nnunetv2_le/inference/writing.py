@@ -22,7 +22,7 @@ from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record, judgement_record
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure
-from nnunetv2_le.inference.whole_files import replace_whole, write_json
+from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
 from nnunetv2_le.uncertainty.map_names import every_map_name, on_demand_maps
 
@@ -104,6 +104,25 @@ class CaseWriter:
     def features_file(self, case: str) -> Path:
         """Pooled features of the encoder; of length 0 where the network has none."""
         return self.folder / "features" / f"{case}.npy"
+
+    def open_output(self, *, is_alone: bool) -> None:
+        """Make OUT ready for cases.
+
+        Args:
+            is_alone: no other run writes into it; what an earlier one left half-written is removed.
+
+        Raises:
+            OutputError: it cannot be written to.
+        """
+        try:
+            if is_alone:
+                remove_leftovers(self.folder)
+            self.open_folders()
+        except OSError as error:
+            raise OutputError(
+                f"Results cannot be written to {self.folder} ({error.strerror or error}). Name a "
+                "folder that you may write to with -o."
+            ) from error
 
     def open_folders(self) -> None:
         """Make OUT with its folders, and the files that nnU-Net puts beside segmentations."""

@@ -16,13 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
-from nnunetv2_le.network.feature_layers import (
-    OWN,
-    Example,
-    describe,
-    find_layers,
-    run_dummy_pass,
-)
+from nnunetv2_le.network.dummy_pass import Example, describe, run_dummy_pass
+from nnunetv2_le.network.feature_layers import OWN, find_layers
 from nnunetv2_le.network.layer_heads import head_size, make_head
 from nnunetv2_le.network.logits import scale_gradient
 from nnunetv2_le.network.taps import Tapped, call_with_taps, cut_off_by_checkpoints, set_taps

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 
 import pytest
 
@@ -22,6 +23,16 @@ def _raiser(error: BaseException):
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_chose(monkeypatch, given, expected):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # and what it was comes back afterwards
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    seen = []
+    assert _main(lambda _: seen.append(os.environ["OMP_WAIT_POLICY"])) == 0
+    assert seen == [expected]
 
 
 def test_a_finished_run_is_zero_and_messages_go_to_stdout(capsys):

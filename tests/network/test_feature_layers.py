@@ -9,12 +9,8 @@ from network.small_networks import TokenMixer, TwoScales
 from torch import nn
 
 from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
-from nnunetv2_le.network.feature_layers import (
-    FeatureLayer,
-    candidate_layers,
-    find_layers,
-    run_dummy_pass,
-)
+from nnunetv2_le.network.dummy_pass import run_dummy_pass
+from nnunetv2_le.network.feature_layers import FeatureLayer, candidate_layers, find_layers
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
