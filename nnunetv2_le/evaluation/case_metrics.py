@@ -37,9 +37,7 @@ from nnunetv2_le.evaluation.rater_metrics import rater_figures
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
 from nnunetv2_le.evaluation.surface_distance import surface_distances
-
-# nnU-Net's readers give a 2D image one slice of 999 times its pixel size: no real thickness
-_NOMINAL_THICKNESS = 999
+from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
 
 
 @dataclass(frozen=True)
@@ -202,13 +200,9 @@ def _label_figures(
 
 def _voxel_ml(images: _Images) -> float:
     """Volume of a voxel in millilitres; NaN for an image of one slice without thickness."""
-    spacing = images.spacing_mm
-    if (
-        images.reference.shape[0] == 1
-        and spacing[0] >= _NOMINAL_THICKNESS * max(spacing[1:]) * 0.99
-    ):
+    if images.reference.shape[0] == 1 and has_nominal_thickness(images.spacing_mm):
         return float("nan")
-    return float(np.prod(spacing)) / 1000
+    return float(np.prod(images.spacing_mm)) / 1000
 
 
 def _mean_over_labels(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ Metrics:
     `correlation`, `failure_detection`, `quality_control`, with `bootstrap` intervals.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -185,15 +186,21 @@ def _threshold_figures(
     failures: np.ndarray, confidences: np.ndarray, threshold: float
 ) -> dict[str, float]:
     curve = quality_control_curve(failures, confidences)
+    nothing_to_find = failures.all() or not failures.any()
     end = f"dice_below_{threshold:g}"
     return {
         f"failures_{end}": int(failures.sum()),
         f"auroc_{end}": fd.failure_auroc(failures, confidences),
         f"average_precision_{end}": fd.failure_average_precision(failures, confidences),
-        f"quality_control_area_{end}": curve.area,
-        f"quality_control_area_ideal_{end}": curve.ideal_area,
-        f"quality_control_area_random_{end}": curve.random_area,
-        f"flagged_to_5_percent_{end}": curve.flagged_to_reach(),
+        **{
+            f"{name}_{end}": math.nan if nothing_to_find else value
+            for name, value in {
+                "quality_control_area": curve.area,
+                "quality_control_area_ideal": curve.ideal_area,
+                "quality_control_area_random": curve.random_area,
+                "flagged_to_5_percent": curve.flagged_to_reach(),
+            }.items()
+        },
     }
 
 

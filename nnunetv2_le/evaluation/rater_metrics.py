@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Float
+from scipy.special import entr
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.cases import CaseFiles
@@ -60,7 +62,7 @@ def rater_figures(
     except InputError as error:
         problems.append(f"its heads are left out: {error}")
     try:
-        entropy = _entropy(files, prediction.shape)
+        entropy = _entropy(files, prediction.shape, has_regions=dataset.labels.has_regions)
     except InputError as error:
         problems.append(f"its entropy map is left out: {error}")
         entropy = None
@@ -95,8 +97,13 @@ def _energy(
     }
 
 
-def _entropy(files: CaseFiles, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The entropy of every voxel, flat; None where neither map nor probabilities were saved."""
+def _entropy(
+    files: CaseFiles, shape: tuple[int, ...], *, has_regions: bool
+) -> Float[np.ndarray, "voxels"] | None:
+    """The entropy of every voxel, flat; None where neither map nor probabilities were saved.
+
+    As the map that predict writes: of regions the mean over them of in and out.
+    """
     if files.entropy is not None:
         entropy = read_map(files.entropy)
         if entropy.size != np.prod(shape):
@@ -105,7 +112,7 @@ def _entropy(files: CaseFiles, shape: tuple[int, ...]) -> np.ndarray | None:
     if files.probabilities is None:
         return None
     pieces = [
-        -(p * np.log(np.where(p > 0, p, 1))).sum(axis=0).ravel()
+        ((entr(p) + entr(1 - p)).mean(axis=0) if has_regions else entr(p).sum(axis=0)).ravel()
         for _, p in iterate_slabs(files.probabilities, shape=shape)
     ]
     return np.concatenate(pieces).astype(float)

@@ -15,6 +15,7 @@ from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.native_grid import NativeGrid, NativeVolume, native_grid
+from nnunetv2_le.inference.voxel_volume import voxel_volume_ml
 from nnunetv2_le.types import Accumulated, CaseScores, Labels, LogitScaling, MemberPlan
 from nnunetv2_le.uncertainty.components import MAX_COMPONENTS
 from nnunetv2_le.uncertainty.scores import score_case
@@ -196,6 +197,5 @@ def _scaled(logits: Tensor, scaling: LogitScaling) -> Tensor:
 
 def _voxel_volume_ml(prepared: PreparedCase, grid: NativeGrid) -> float:
     """Volume of a voxel of the network's grid: the image's spacing times its resampling."""
-    native = float(np.prod([float(size) for size in prepared.properties["spacing"]])) / 1000
     ratio = float(np.prod(grid.cropped_shape)) / float(np.prod(prepared.image.shape[1:]))
-    return native * ratio
+    return voxel_volume_ml(prepared.properties["spacing"]) * ratio

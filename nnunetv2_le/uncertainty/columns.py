@@ -95,7 +95,9 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
             columns[f"{name}_{aggregation}"] = ColumnDescription(
                 unit, "higher_is_worse", f"{text}: {_AGGREGATION_TEXT[aggregation]}"
             )
-    columns["volume_ml"] = ColumnDescription("ml", "none", "volume of the fused segmentation")
+    columns["volume_ml"] = ColumnDescription(
+        "ml", "none", "volume of the fused segmentation (images of two axes: of a slice of 1 mm)"
+    )
     columns["volume_std_ml"] = ColumnDescription(
         "ml",
         "higher_is_worse",

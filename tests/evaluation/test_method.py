@@ -54,6 +54,15 @@ def test_direction_turns_the_areas_but_not_the_correlations():
         assert worse[name] == pytest.approx(better[name])
 
 
+@pytest.mark.parametrize("dice", [0.2, 0.9])
+def test_a_threshold_that_every_case_or_none_is_below_has_no_figure(dice):
+    row = score_row(made_up().assign(dice=dice), AGREEMENT, settings=SETTINGS)
+    figures = {name: row[name] for name in row if name.endswith("dice_below_0.6")}
+    assert figures.pop("failures_dice_below_0.6") == (30 if dice < 0.6 else 0)
+    assert len(figures) == 6
+    assert all(np.isnan(value) for value in figures.values())
+
+
 def test_undefined_values_are_left_out_and_counted():
     cases = made_up()
     cases.loc["c1", "agreement"] = np.nan

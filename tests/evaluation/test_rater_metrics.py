@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from evaluation.made_up_predictions import LABELS, describe, make, save, softened, two_blobs
 
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import read_dataset
-from nnunetv2_le.evaluation.rater_metrics import rater_figures
+from nnunetv2_le.evaluation.rater_metrics import _entropy, rater_figures
+from nnunetv2_le.uncertainty.voxel_maps import entropy_nats
 
 SHAPE = (6, 14, 10)
 IGNORED = 3
@@ -57,6 +59,17 @@ def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, datase
     assert "energy_distance_squared" in found
     assert "entropy_disagreement_spearman" in found
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_entropy_of_saved_probabilities_is_the_one_that_predict_maps(tmp_path, has_regions):
+    probability = np.random.default_rng(0).dirichlet(np.ones(3), SHAPE).transpose(3, 0, 1, 2)
+    probability = probability[1:] if has_regions else probability
+    np.savez_compressed(tmp_path / "case.npz", probabilities=probability.astype(np.float32))
+    files = CaseFiles("case", tmp_path / "case.nii.gz", (), probabilities=tmp_path / "case.npz")
+    expected = entropy_nats(torch.from_numpy(probability), has_regions=has_regions)
+    found = _entropy(files, SHAPE, has_regions=has_regions)
+    np.testing.assert_allclose(found, expected.flatten(), rtol=1e-5)
 
 
 def test_raters_that_ignore_everything_are_named(tmp_path, dataset):
