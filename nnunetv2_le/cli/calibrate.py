@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,3 +276,7 @@ def _folder(request: Request) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

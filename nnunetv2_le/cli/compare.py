@@ -96,6 +96,7 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
             metrics=options.metrics(),
             method=options.method(),
         )
+    _warn_of_other_labels({name: method.dataset.labels.names for name, method in methods.items()})
     cases = common_cases({name: method.cases for name, method in methods.items()})
     for name, method in methods.items():
         if len(method.cases) > len(cases):
@@ -111,6 +112,21 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``nnUNetv2_le_compare``."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _warn_of_other_labels(labels: Mapping[str, Sequence[str]]) -> None:
+    """A mean over other labels is another quantity."""
+    first, *others = labels
+    for other in others:
+        if set(labels[other]) != set(labels[first]):
+            logger.warning(
+                "%s has the labels %s and %s has %s: their figures over all labels are not of the "
+                "same thing.",
+                first,
+                ", ".join(labels[first]),
+                other,
+                ", ".join(labels[other]),
+            )
 
 
 def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) -> None:

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -290,3 +291,7 @@ def _median(values: Sequence[float]) -> float:
 def _line(name: str, values: Sequence[float]) -> str:
     aula, consensus, dice = values
     return f"{name:<24}{aula:>8.3f}{consensus:>16.3f}{dice:>11.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

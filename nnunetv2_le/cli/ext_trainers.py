@@ -38,3 +38,7 @@ def run(request: ExtTrainersRequest) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     return run_main(build_parser(), lambda _: ExtTrainersRequest(), run=run, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

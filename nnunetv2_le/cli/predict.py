@@ -1,6 +1,7 @@
 """``nnUNetv2_le_predict``: nnUNetv2_predict with uncertainty."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -122,3 +123,7 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

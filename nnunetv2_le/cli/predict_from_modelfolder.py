@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -170,3 +171,7 @@ def termination_interrupts() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ own; it works for every trainer.
 import argparse
 import logging
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -190,6 +191,8 @@ def _load(trainer: Any, request: TrainRequest) -> None:
     file = request.pretrained_weights
     weights = None if file is None or request.only_validation else read_weights(file)
     if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
+        if request.continue_training:
+            _require_own_checkpoint(trainer)
         trainer.stock_checkpoint, file, weights = file, None, None
     try:
         maybe_load_checkpoint(
@@ -211,5 +214,19 @@ def _checkpoint(trainer: Any, name: str) -> Path:
     return file
 
 
+def _require_own_checkpoint(trainer: Any) -> None:
+    """nnU-Net begins anew where there is none, here with a model that was perhaps not named."""
+    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    if not any((Path(trainer.output_folder) / name).is_file() for name in names):
+        raise CheckpointError(
+            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
+            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
+        )
+
+
 def _text(file: Path | None) -> str | None:
     return None if file is None else str(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

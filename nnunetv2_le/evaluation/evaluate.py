@@ -155,6 +155,7 @@ def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame 
     missing = [column for column in ("case", *wanted) if column not in table.columns]
     if missing:
         raise InputError(f"{path} has no column {missing}; it has {list(table.columns)}")
+    table = table.dropna(subset=["case"])  # spreadsheets leave empty rows at the end
     if table["case"].duplicated().any():
         raise InputError(
             f"{path} names a case twice: {table['case'][table['case'].duplicated()].iloc[0]}"

@@ -89,7 +89,8 @@ def score_table(
         subsets += [(f"label={name}", labels[labels["label_name"] == name]) for name in names]
     rows, problems = [], []
     for name, subset in subsets:
-        for score in scores:
+        # the table of labels lacks scores that are of whole cases alone
+        for score in (score for score in scores if name == OVERALL or score.name in subset):
             row = score_row(subset, score, settings=settings)
             rows.append({"subset": name, "score": score.name, "direction": score.direction, **row})
             problems += _complaints(name, score, subset, row)

@@ -115,7 +115,7 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
             f"Expected a folder of images, but {folder} is not a folder. Name it with -i."
         )
     names = _without_notes_of_macos(
-        folder, sorted(path.name for path in folder.iterdir() if path.is_file())
+        folder, sorted(path.name for path in folder.iterdir() if not path.is_dir())
     )
     if not any(name.endswith(ending) for name in names):
         others = sorted({"".join(Path(name).suffixes[-2:]) for name in names})
@@ -134,6 +134,11 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
             raise InputError(
                 f"Expected images named CASE_0000{ending}, with a channel number; got "
                 f"{folder / name}. Rename or remove it."
+            )
+        if not name.isprintable():
+            raise InputError(
+                f"Expected names of characters that can be read; got {name!a} in {folder} "
+                "(from a system with other characters?). Rename it."
             )
         found.setdefault(parts[1], []).append(folder / name)
     return [found[case] for case in sorted(found)]

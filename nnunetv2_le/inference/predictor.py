@@ -226,7 +226,7 @@ class LayerEnsemblePredictor:
         require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.model, self.settings, self.plan, judge=self.judge)
-        writer.open_output(is_alone=num_parts == 1)
+        writer.open_output([case.name for case in cases], is_alone=num_parts == 1)
         done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
         if done:
             logger.info("%d of %d cases were finished before.", len(done), len(cases))

@@ -50,6 +50,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts.values()]
 
 
+def record_names(folder: Path) -> list[str]:
+    """Names of all finished cases, sorted."""
+    return [path.name[: -len(".json")] for path in _files(folder, ".json")]
+
+
 def note_failure(folder: Path, case: str, reason: str) -> None:
     """Remember why a case failed; a later success removes the note."""
     path = folder / "cases" / f"{case}{FAILED_ENDING}"

@@ -6,14 +6,16 @@ its presence means that the case is done.
 """
 
 import json
+import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_le.errors import OutputError
+from nnunetv2_le.inference.earlier_runs import require_own_files, warn_of_other_settings
 from nnunetv2_le.inference.judging import Judge
 from nnunetv2_le.inference.map_files import write_map
 from nnunetv2_le.inference.model import Model
@@ -21,7 +23,7 @@ from nnunetv2_le.inference.native_grid import NativeVolume
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record, judgement_record
 from nnunetv2_le.inference.settings import PredictionSettings
-from nnunetv2_le.inference.tables import forget_failure
+from nnunetv2_le.inference.tables import forget_failure, record_names
 from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
 from nnunetv2_le.uncertainty.map_names import every_map_name, on_demand_maps
@@ -53,6 +55,7 @@ class CaseWriter:
         self.plan = plan
         self.judge = judge
         self.ending: str = model.dataset_json["file_ending"]
+        self._cases: frozenset[str] = frozenset()
 
     def is_done(self, case: str) -> bool:
         """Whether an earlier run wrote all that this one would write, with the same members."""
@@ -86,8 +89,14 @@ class CaseWriter:
         """What this run would not replace."""
         replaced = set(self.files(case))
         for path in self._any_files(case):
-            if path not in replaced:
+            if path not in replaced and os.path.lexists(path) and not self._is_of_other(path, case):
                 path.unlink(missing_ok=True)
+
+    def _is_of_other(self, path: Path, case: str) -> bool:
+        """Whether a file is that of a case whose name begins with this one's and goes on."""
+        known = self._cases.union(record_names(self.folder)) - {case}
+        others = (name for name in known if name.startswith(f"{case}_"))
+        return any(path in self._any_files(other) for other in others)
 
     def _any_files(self, case: str) -> Iterator[Path]:
         """Files that a case may have from a run of any settings, there or not."""
@@ -105,15 +114,20 @@ class CaseWriter:
         """Pooled features of the encoder; of length 0 where the network has none."""
         return self.folder / "features" / f"{case}.npy"
 
-    def open_output(self, *, is_alone: bool) -> None:
+    def open_output(self, cases: Sequence[str], *, is_alone: bool) -> None:
         """Make OUT ready for cases.
 
         Args:
+            cases: names of all cases of the run.
             is_alone: no other run writes into it; what an earlier one left half-written is removed.
 
         Raises:
+            InputError: two cases would write one file.
             OutputError: it cannot be written to.
         """
+        require_own_files(cases, self.settings.maps)
+        self._cases = frozenset(cases)
+        warn_of_other_settings(self.folder, self._cases, settings=self._settings_record())
         try:
             if is_alone:
                 remove_leftovers(self.folder)

@@ -19,13 +19,15 @@ from nnunetv2_le.report.scatter_figure import scatter_figure
 
 logger = logging.getLogger(__name__)
 
-# the agreement scores, and each map over the foreground; the tables have all scores
+# those to look at first, then of each kind one; the tables have all scores
 DEFAULT_SCORES = (
-    "aula_normalized",
+    "predicted_dice",
+    "mirrors_soft_dice",
+    "soft_dice",
     "consensus_dice",
+    "aula_normalized",
     "entropy_foreground_mean",
     "heads_mutual_information_foreground_mean",
-    "heads_variance_foreground_mean",
 )
 
 Pair = tuple[np.ndarray, np.ndarray]

@@ -48,7 +48,7 @@ def reliability_figure(
         lower.stairs(one.counts / one.counts.sum(), edges, color=colour(number))
     upper.set_ylabel("fraction that came true")
     upper.set_ylim(0, 1)
-    upper.legend(fontsize="small")
+    upper.legend(loc="upper left", fontsize="small")
     lower.set_yscale("log")
     lower.set_ylabel("share")
     lower.set_xlabel("probability")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.evaluation.correlation import pearson, spearman
-from nnunetv2_le.report.figure_files import colour, new_axes, own_style
+from nnunetv2_le.report.figure_files import colour, legend_below, new_axes, own_style
 
 
 @own_style()
@@ -36,7 +36,7 @@ def scatter_figure(
             scores[chosen], dice[chosen], s=14, alpha=0.7, color=colour(number), label=str(group)
         )
     if domains is not None:
-        axes.legend(fontsize="small")
+        legend_below(figure, axes)
     rank, linear = spearman(scores, dice), pearson(scores, dice)
     shown = int(np.count_nonzero(np.isfinite(scores) & np.isfinite(dice)))
     axes.set_title(f"Spearman {rank:.3f}, Pearson {linear:.3f} ({shown} cases)", fontsize="medium")

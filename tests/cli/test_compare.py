@@ -38,6 +38,16 @@ def test_writes_both_tables_in_three_formats_and_figures(tmp_path):
     assert summary["num_common_cases"] == 5
 
 
+def test_other_labels_are_said(tmp_path, caplog):
+    methods = [make(tmp_path / name) for name in ("one", "other")]
+    file = methods[1].out / "dataset.json"
+    dataset = json.loads(file.read_text())
+    dataset["labels"] = {"background": 0, "front": 1, "rear": 2}
+    file.write_text(json.dumps(dataset))
+    command(tmp_path / "out", ("one", methods[0]), ("other", methods[1]), more=["--no_figures"])
+    assert "one has the labels front, back and other has front, rear" in caplog.text
+
+
 def test_stock_method_without_scores_takes_part_in_the_quality_table(tmp_path):
     one, stock = make(tmp_path / "one"), make(tmp_path / "stock")
     for name in ("uncertainty.csv", "uncertainty_per_label.csv", "uncertainty.json"):

@@ -284,6 +284,15 @@ def test_domains_and_patients_come_from_the_table_of_cases(tmp_path):
     assert any(p.case == "case_06" and "table of cases" in p.problem for p in evaluation.problems)
 
 
+def test_empty_rows_of_a_spreadsheet_are_no_cases(tmp_path):
+    made = make(tmp_path, num_cases=3)
+    rows = "\n".join(f"{case},x" for case in made.cases)
+    (tmp_path / "cases.csv").write_text(f"case,who\n{rows}\n,\n,\n")
+    settings = MethodSettings(num_draws=20, patient_column="who")
+    evaluation = evaluate(made, case_table=tmp_path / "cases.csv", method=settings)
+    assert list(evaluation.cases["who"]) == ["x"] * 3
+
+
 def test_cases_without_a_patient_are_named_and_drawn_one_by_one(tmp_path):
     made = make(tmp_path)
     table = pd.DataFrame({"case": made.cases, "who": ["", "", "", "x", "x", "NA"], "note": ""})

@@ -1,6 +1,7 @@
 """Which images there are, and what is said of a case that cannot be read."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import SimpleITK as sitk
 from inference.model_folders import TinyImage, TinyModel
 from skimage import io
 
-from nnunetv2_le.errors import CaseError
+from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.inference.cases import (
     Case,
     find_cases,
@@ -78,6 +79,21 @@ def test_notes_of_macos_are_no_images_and_are_said_once(tmp_path: Path, caplog: 
         assert names(tmp_path) == [["a_0000.nii.gz"]]
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(f"3 files named ._* in {tmp_path} are left out")
+
+
+def test_a_link_to_nowhere_is_a_case_that_fails_and_not_one_that_is_lost(tmp_path: Path):
+    (tmp_path / "gone_0000.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "folder_0000.png").mkdir()
+    assert list_images(tmp_path, ".png") == [[tmp_path / "gone_0000.png"]]
+
+
+def test_a_name_of_another_encoding_is_refused_before_anything_is_read(tmp_path: Path):
+    try:
+        (tmp_path / os.fsdecode(b"M\xfcller_0000.png")).touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match=r"got 'M\\udcfcller_0000.png' in .* Rename it"):
+        list_images(tmp_path, ".png")
 
 
 def test_one_file_may_hold_all_channels(rgb: Model, tmp_path: Path):

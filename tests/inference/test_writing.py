@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from inference.model_folders import TinyImage, TinyModel
 
+from nnunetv2_le.errors import InputError
 from nnunetv2_le.inference.model import Model, load_model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -136,3 +137,54 @@ def test_files_of_a_case_stay_until_it_is_written_again(model: Model, source: Pa
     assert (tmp_path / "case.npz").is_file()
     assert not predict(model, source, tmp_path)
     assert not (tmp_path / "case.npz").exists()
+
+
+def written_map(output: Path, case: str, name: str) -> Path:
+    path = output / "uncertainty" / f"{case}_{name}.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize("is_of_this_run", [True, False])
+def test_a_case_leaves_the_files_of_one_whose_name_goes_on(
+    model: Model, tmp_path: Path, is_of_this_run: bool
+):
+    ours = writer(model, tmp_path)
+    other = "scan_heads"
+    ours.open_output(["scan", other] if is_of_this_run else ["scan"], is_alone=True)
+    if not is_of_this_run:
+        ours.record_file(other).write_text("{}")
+    theirs = written_map(tmp_path, other, "entropy")  # or the map heads_entropy of "scan"
+    stale = written_map(tmp_path, "scan", "mirrors_entropy")
+    ours._remove_files_of_other_settings("scan")
+    assert theirs.is_file()
+    assert not stale.exists()
+
+
+def test_a_long_name_is_no_reason_to_fail(model: Model, tmp_path: Path):
+    ours = writer(model, tmp_path)
+    case = "c" * 230
+    ours.open_output([case], is_alone=True)
+    ours._remove_files_of_other_settings(case)
+    written_map(tmp_path, case, "entropy")
+
+
+def test_two_cases_that_would_write_one_file_are_refused(model: Model, tmp_path: Path):
+    ours = writer(model, tmp_path, maps=("entropy", "heads_entropy"))
+    with pytest.raises(InputError, match=r"^Each case needs .*scan and scan_heads .*heads_entropy"):
+        ours.open_output(["scan", "scan_heads"], is_alone=True)
+
+
+def test_cases_of_another_kind_in_the_tables_are_said(
+    model: Model, source: Path, tmp_path: Path, caplog: Any
+):
+    predict(model, source, tmp_path)
+    for settings, said in (({}, False), ({"families": ("heads", "mirrors")}, True)):
+        caplog.clear()
+        writer(model, tmp_path, **settings).open_output(["another"], is_alone=True)
+        assert ("1 cases of an earlier run with other members" in caplog.text) == said
+    caplog.clear()
+    ours = writer(model, tmp_path, families=("heads", "mirrors"))
+    ours.open_output([path.stem for path in (tmp_path / "cases").iterdir()], is_alone=True)
+    assert caplog.text == ""

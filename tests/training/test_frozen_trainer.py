@@ -111,6 +111,16 @@ def test_without_a_file_the_stock_model_of_the_fold_is_taken(stock: Any) -> None
     )
 
 
+def test_nothing_to_continue_is_said_instead_of_taking_another_model(
+    stock: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["1", "3d_fullres", "0", "-tr", f"{FROZEN}_50epochs", "-device", "cpu"]
+    assert command.main([*arguments, "--frozen", "--c"]) == 1
+    error = capsys.readouterr().err
+    assert "--c goes on with an interrupted training of heads;" in error
+    assert "has no checkpoint. Start it again without --c" in error
+
+
 def test_a_continued_training_keeps_the_heads_that_it_had(stock: Any) -> None:
     first = train(trainer_for(DATASET, "3d_fullres", trainer=f"{FROZEN}_20epochs"))
     more = trainer_for(

@@ -1,0 +1,66 @@
+"""Cases that share an output folder: those of this run, and those of earlier ones."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.inference.tables import record_names
+
+logger = logging.getLogger(__name__)
+
+
+def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
+    """Two cases whose names differ by a map's would write one file.
+
+    Args:
+        cases: names of the cases of a run.
+        maps: names of the voxel maps that are written.
+
+    Raises:
+        InputError: there are such cases.
+    """
+    owners = defaultdict(list)
+    for case in cases:
+        for name in maps:
+            owners[f"{case}_{name}"].append(case)
+    for file, both in owners.items():
+        if len(both) > 1:
+            raise InputError(
+                f"Each case needs files of its own, but {' and '.join(both)} would both write the "
+                f"map {file}.nii.gz. Rename one of them."
+            )
+
+
+def warn_of_other_settings(
+    folder: Path, cases: Collection[str], *, settings: Mapping[str, Any]
+) -> None:
+    """Say so where the tables will have cases of another kind beside those of this run.
+
+    Args:
+        folder: OUT.
+        cases: names of the cases of this run.
+        settings: what records note of this run.
+    """
+    others = [name for name in record_names(folder) if name not in set(cases)]
+    different = [name for name in others if not _has(folder, name, settings)]
+    if different:
+        logger.warning(
+            "%d cases of an earlier run with other members or settings (%s%s) stay in %s and in "
+            "its tables. Give each kind of run a folder of its own.",
+            len(different),
+            ", ".join(different[:3]),
+            ", ..." if len(different) > 3 else "",
+            folder,
+        )
+
+
+def _has(folder: Path, case: str, settings: Mapping[str, Any]) -> bool:
+    try:
+        record = json.loads((folder / "cases" / f"{case}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # it is being written, or left to --continue_prediction
+    return all(record.get(name) == value for name, value in settings.items())
