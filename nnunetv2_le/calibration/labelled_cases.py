@@ -1,23 +1,28 @@
 """Which labelled cases a calibration looks at: the validation cases of a fold, or a folder's.
 
 A case is never predicted by a network that was trained on it. For folds nnU-Net's own split
-(``splits_final.json`` of the preprocessed data set) says which cases these are.
+(``splits_final.json`` of the preprocessed data set) says which cases these are. Cases of a folder
+are told by their names; where it is not known what a fold was trained on, that is logged.
 """
 
 import csv
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.cases import Case, find_cases, list_images
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.model import Model
+
+logger = logging.getLogger(__name__)
 
 _GROUP_COLUMNS = ("group", "patient")
 
@@ -90,19 +95,46 @@ def folder_cases(
     """
     ending = model.dataset_json["file_ending"]
     cases = find_cases(images, model, previous_stage=previous_stage)
+    _require_not_trained(model, [case.name for case in cases], images)
+    return _labelled(cases, {case.name: references / f"{case.name}{ending}" for case in cases})
+
+
+def _require_not_trained(model: Model, names: Sequence[str], images: Path) -> None:
+    """Refuse names that a fold was trained on; say where that cannot be known."""
     splits = read_splits(model.plans.dataset_name) or []
-    trained = {
-        case
-        for number, split in enumerate(splits)
-        for case in split["train"]
-        if number in model.folds or "all" in model.folds
-    }
-    if seen := [case.name for case in cases if case.name in trained]:
+    listed = _preprocessed_cases(model)
+    trained: set[str] = set()
+    unknown = []
+    for fold in model.folds:
+        if isinstance(fold, int) and fold < len(splits):
+            trained.update(splits[fold]["train"])
+        elif fold == "all" and (listed or splits):  # nnU-Net then trains on every case
+            trained.update(listed, *(cases for split in splits for cases in split.values()))
+        elif not listed or set(names) & listed:  # beyond the file nnU-Net splits at random
+            unknown.append(str(fold))
+    if seen := [name for name in names if name in trained]:
         raise InputError(
             f"{len(seen)} cases of {images} have names of cases that the model was trained on, the "
             f"first is {seen[0]}. Leave these out; rename them if they are others."
         )
-    return _labelled(cases, {case.name: references / f"{case.name}{ending}" for case in cases})
+    if unknown:
+        logger.warning(
+            "It cannot be checked whether the model has seen these cases: %s does not say what "
+            "fold %s was trained on. Make sure that it has seen none of them, or the calibration "
+            "promises too much.",
+            _splits_file(model.plans.dataset_name),
+            ", ".join(unknown),
+        )
+
+
+def _preprocessed_cases(model: Model) -> set[str]:
+    """Every case of the preprocessed data set; none where it is not there."""
+    data_set = _splits_file(model.plans.dataset_name).parent
+    folder = data_set / model.configuration.data_identifier
+    try:
+        return set(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
+    except (OSError, AssertionError, KeyError):  # no folder, or not what nnU-Net writes
+        return set()
 
 
 def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
@@ -113,7 +145,8 @@ def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
         cases: names of the cases.
 
     Raises:
-        InputError: the table cannot be read, lacks a column or a case.
+        InputError: the table cannot be read, lacks a column or a case, or gives a case to two
+            patients.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -131,6 +164,12 @@ def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(columns) or 'none'}. Rename its columns."
         )
     groups = {row["case"]: row[column] for row in rows}
+    if torn := [row for row in rows if row[column] != groups[row["case"]]]:
+        first, number = torn[0]["case"], len({row["case"] for row in torn})
+        raise InputError(
+            f"{file} gives {number} cases to more than one {column}, the first is {first}: "
+            f"{torn[0][column]}, {groups[first]}. Leave one row for each case."
+        )
     if missing := [case for case in cases if not groups.get(case)]:
         raise InputError(
             f"{file} does not say to which {column} {len(missing)} of {len(cases)} cases belong, "

@@ -1,0 +1,109 @@
+"""Cases of a folder: names that the model was trained on, and what cannot be known of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inference.model_folders import TinyModel
+
+from nnunetv2_le.calibration.labelled_cases import LabelledCase, folder_cases, read_groups
+from nnunetv2_le.errors import InputError
+from nnunetv2_le.inference.model import Model, load_model
+
+DATASET = "Dataset999_Tiny"
+NAMES = ("a", "b", "c", "d")
+SPLITS = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["c"]}]
+
+
+@pytest.fixture
+def preprocessed(nnunet_folders: Any) -> Path:
+    folder: Path = nnunet_folders.preprocessed / DATASET
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: Any) -> Model:
+    return load_model(TinyModel(stages=3).write(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def cases_of(
+    model: Model, folder: Path, *folds: int | str, names: tuple[str, ...]
+) -> list[LabelledCase]:
+    """Cases with empty files, of a model of these folds."""
+    images, labels = folder / "images", folder / "labels"
+    for name in names:
+        for file in (images / f"{name}_0000.nii.gz", labels / f"{name}.nii.gz"):
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+    return folder_cases(images, labels, replace(model, folds=folds))
+
+
+def preprocess(preprocessed: Path, *names: str) -> None:
+    folder = preprocessed / "tiny"  # the configuration's data_identifier
+    folder.mkdir()
+    for name in names:
+        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+            (folder / f"{name}{ending}").touch()
+
+
+@pytest.mark.parametrize(
+    ("folds", "seen"),
+    [((0,), "a"), ((1,), "b"), ((0, 1), "a"), (("all",), "a"), (("all",), "b"), (("all",), "c")],
+)
+def test_a_name_that_a_fold_was_trained_on_is_refused(
+    model: Model, preprocessed: Path, tmp_path: Path, folds: tuple[Any, ...], seen: str
+) -> None:
+    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    with pytest.raises(InputError, match=f"the model was trained on, the first is {seen}"):
+        cases_of(model, tmp_path, *folds, names=("d", seen))
+
+
+def test_fold_all_was_trained_on_every_preprocessed_case(
+    model: Model, preprocessed: Path, tmp_path: Path
+) -> None:
+    preprocess(preprocessed, *NAMES)
+    with pytest.raises(InputError, match="the model was trained on, the first is d"):
+        cases_of(model, tmp_path, "all", names=("d", "e"))
+
+
+def test_names_that_no_fold_was_trained_on_are_taken_without_a_word(
+    model: Model, preprocessed: Path, tmp_path: Path, caplog: Any
+) -> None:
+    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    assert len(cases_of(model, tmp_path, 0, 1, "all", names=("d", "e"))) == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("folds", [(0,), (0, 1), (4,), ("all",)])
+def test_folds_whose_training_cases_are_not_known_are_said_once(
+    model: Model, preprocessed: Path, tmp_path: Path, caplog: Any, folds: tuple[Any, ...]
+) -> None:
+    if folds == (4,):  # nnU-Net then splits at random
+        (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    assert len(cases_of(model, tmp_path, *folds, names=NAMES)) == 4
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"fold {', '.join(map(str, folds))} was" in said
+    assert "cannot be checked" in said
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_names_of_no_preprocessed_case_are_safe_without_a_split(
+    model: Model, preprocessed: Path, tmp_path: Path, caplog: Any, fold: int
+) -> None:
+    preprocess(preprocessed, *NAMES)
+    assert len(cases_of(model, tmp_path, fold, names=("e", "f"))) == 2
+    assert not caplog.records
+    cases_of(model, tmp_path, fold, names=("a",))
+    assert "cannot be checked" in caplog.text
+
+
+def test_a_case_of_two_patients_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\na,one\nb,two\na,one\n")
+    assert read_groups(table, ("b", "a")) == ("two", "one")
+    table.write_text("case,patient\na,one\nb,two\na,two\nb,three\n")
+    with pytest.raises(InputError, match="2 cases to more than one patient, the first is a: one,"):
+        read_groups(table, ("b", "a"))
