@@ -176,10 +176,12 @@ class ObservationWriter(CaseWriter):
         write_json(record_file, record, output=self.folder)
 
     def _stamp(self, case: str) -> dict[str, Any]:
-        """Files by name, size and time, and what the caller named."""
+        """Files by name, size and time, what was checked of them, and what the caller named."""
         labelled = self.labelled[case]
         files = [*labelled.case.images, labelled.reference]
         if labelled.case.previous_stage is not None:
             files.append(labelled.case.previous_stage)
         known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        return {"files": known, "fold": self.fold, **self.stamp}
+        # earlier versions observed references without these checks
+        checked = ["shape", "spacing", "values"]
+        return {"files": known, "checked": checked, "fold": self.fold, **self.stamp}

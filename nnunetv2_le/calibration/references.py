@@ -3,8 +3,9 @@
 Conventions:
     Label maps have the axes of the image (z, y, x) on its own grid, and those of the network on
     the network's. Truth is what a prediction is compared with: the number of the true channel of
-    each voxel (0 is the background), for regions one mask a region. Voxels with the ignore label,
-    or with a value that the data set does not know, are not known.
+    each voxel (0 is the background), for regions one mask a region. Voxels with the ignore label
+    are not known. A reference with a value that the data set does not know, or on another grid than
+    the image, is refused: what is fitted on it would be applied to every later prediction.
 """
 
 from dataclasses import dataclass
@@ -37,10 +38,11 @@ def read_reference(file: Path, prediction: CasePrediction, model: Model) -> Refe
     """Read a reference and bring it to the network's grid.
 
     Raises:
-        CaseError: it cannot be read, or has another shape than the image.
+        CaseError: it cannot be read, has another shape or spacing than the image, or values that
+            are neither labels of the data set nor its ignore label.
     """
     try:
-        labels, _ = read_segmentation(file, model.plans.image_reader_writer_class())
+        labels, spacing = read_segmentation(file, model.plans.image_reader_writer_class())
     except InputError as error:
         raise CaseError(f"The reference of {prediction.case}: {error}.") from error
     expected = prediction.grid.empty(np.uint8)[0].shape
@@ -49,6 +51,8 @@ def read_reference(file: Path, prediction: CasePrediction, model: Model) -> Refe
             f"Expected a reference of shape {expected}, as the image of {prediction.case}, got "
             f"{labels.shape}: {file}. Give the labels of this very image."
         )
+    _require_spacing(spacing, prediction, file)
+    _require_known_values(labels, prediction.case, model, file)
     return Reference(labels, _on_network_grid(labels, prediction, model))
 
 
@@ -72,6 +76,28 @@ def known_voxels(
         return np.asarray(labels != (-1 if ignore_label is None else ignore_label))
     values = [value for value in described.values if isinstance(value, int)]
     return np.isin(labels, [0, *values])
+
+
+def _require_spacing(spacing: tuple[float, ...], prediction: CasePrediction, file: Path) -> None:
+    expected = tuple(float(size) for size in prediction.properties["spacing"])
+    if not np.allclose(spacing, expected, rtol=1e-3):  # as the evaluation does
+        raise CaseError(
+            f"Expected a reference of spacing {expected} mm, as the image of {prediction.case}, "
+            f"got {spacing}: {file}. Give the labels of this very image, or mend its header."
+        )
+
+
+def _require_known_values(
+    labels: Int[np.ndarray, "z y x"], case: str, model: Model, file: Path
+) -> None:
+    manager = model.label_manager
+    ignored = [] if manager.ignore_label is None else [manager.ignore_label]
+    known = [int(value) for value in (*manager.all_labels, *ignored)]
+    if unknown := [str(value) for value in np.unique(labels) if value not in known]:
+        raise CaseError(
+            f"The reference of {case} has the values {', '.join(unknown)}, but dataset.json has "
+            f"{', '.join(map(str, known))}: {file}. Convert the labels to those values."
+        )
 
 
 def _on_network_grid(labels: np.ndarray, prediction: CasePrediction, model: Model) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What is observed of a labelled case, against nnU-Net's own preprocessing and known answers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_contours_may_leave_out_a_share_of_voxels(tmp_path: Path) -> None:
 
 
 def test_what_the_reference_ignores_asks_nothing_of_the_contours(tmp_path: Path) -> None:
-    predictor, prediction, files = predicted(MODEL, tmp_path)
+    described = {"background": 0, "front": 1, "back": 2, "ignore": 3}
+    predictor, prediction, files = predicted(replace(MODEL, labels=described), tmp_path)
     labels = prediction.segmentation().copy()
     labels[:, labels.shape[1] // 2 :] = 3
     file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
@@ -135,6 +137,47 @@ def test_a_reference_of_another_shape_is_refused(tmp_path: Path) -> None:
         read_reference(file, prediction, predictor.model)
     with pytest.raises(CaseError, match="cannot be read"):
         read_reference(tmp_path / "missing.nii.gz", prediction, predictor.model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MODEL,
+        replace(
+            MODEL,
+            labels={"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+            regions_class_order=(1, 2),
+        ),
+    ],
+    ids=["classes", "regions with ignore"],
+)
+def test_a_reference_with_values_that_the_data_set_does_not_know_is_refused(
+    tmp_path: Path, model: TinyModel
+) -> None:
+    predictor, prediction, files = predicted(model, tmp_path)
+    known = (0, 1, 2, 3) if "ignore" in model.labels else (0, 1, 2)
+    labels = np.resize(known, prediction.segmentation().shape).astype(np.uint8)
+    file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
+    read_reference(file, prediction, predictor.model)
+    labels[0, 0, :2] = (255, 77)
+    write_labels(labels, files[0], file)
+    listed = ", ".join(map(str, known))
+    with pytest.raises(CaseError, match=rf"77, 255, .*dataset\.json has {listed}"):
+        read_reference(file, prediction, predictor.model)
+
+
+@pytest.mark.parametrize("model", [MODEL, RESAMPLED], ids=["same axes", "transposed"])
+def test_a_reference_of_another_spacing_is_refused(tmp_path: Path, model: TinyModel) -> None:
+    predictor, prediction, files = predicted(model, tmp_path)
+    file = write_labels(prediction.segmentation(), files[0], tmp_path / "labels.nii.gz")
+    image = sitk.ReadImage(str(file))
+    image.SetSpacing([size * (1 + 1e-5) for size in image.GetSpacing()])
+    sitk.WriteImage(image, str(file))
+    read_reference(file, prediction, predictor.model)
+    image.SetSpacing((2.0, 1.0, 3.0))
+    sitk.WriteImage(image, str(file))
+    with pytest.raises(CaseError, match=r"spacing \(.*got \(3\.0, 1\.0, 2\.0\)"):
+        read_reference(file, prediction, predictor.model)
 
 
 def test_voxels_are_drawn_evenly_and_the_same_each_time(tmp_path: Path, monkeypatch: Any) -> None:
