@@ -23,6 +23,7 @@ from nnunetv2_le.calibration.known_features import KnownFeatures
 from nnunetv2_le.calibration.observed_case import FUSED, ObservedCase
 from nnunetv2_le.calibration.observed_tables import boundary_table, case_table, set_curves
 from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution, require_enough_known
+from nnunetv2_le.calibration.predicted_dice import MIN_PATIENTS
 from nnunetv2_le.calibration.prediction_sets import fit_prediction_sets
 from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
@@ -88,6 +89,11 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
         (settings.outlier_alpha, "a flag of cases out of distribution (-outlier_alpha)"),
     ):
         require_enough(num_groups, alpha, purpose=purpose)
+    if num_groups < MIN_PATIENTS:
+        raise InputError(
+            f"predicted Dice needs at least {MIN_PATIENTS} labelled patients, got {num_groups}; "
+            "label more cases"
+        )
 
 
 def fit_score_heads(

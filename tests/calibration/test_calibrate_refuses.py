@@ -41,6 +41,17 @@ def test_too_few_cases_say_how_many_are_needed(dataset: LabelledDataset, capsys:
     require_one_clear_line(capsys, "alpha 0.02", "at least 49 labelled cases", "got 24")
 
 
+def test_too_few_patients_for_predicted_dice_are_found_before_predicting(
+    dataset: LabelledDataset, tmp_path: Path, capsys: Any
+) -> None:
+    table = tmp_path / "patients.csv"
+    rows = [f"case_{n:02d},patient_{n % 7}" for n in range(24)]
+    table.write_text("case,patient\n" + "\n".join(rows) + "\n")
+    shares = [f for name in ("", "set_", "contour_", "outlier_") for f in (f"-{name}alpha", "0.4")]
+    assert dataset.calibrate("-cases", str(table), *shares, "-level", "0.6") == 1
+    require_one_clear_line(capsys, "at least 10 labelled patients", "got 7")
+
+
 def test_a_share_that_is_none_is_refused(dataset: LabelledDataset, capsys: Any) -> None:
     assert dataset.calibrate("-set_alpha", "1.5") == 1
     require_one_clear_line(capsys, "between 0 and 1", "1.5")
@@ -104,6 +115,7 @@ def test_cases_that_the_model_was_trained_on_are_refused(
     [
         ("name,patient\n", "Expected the columns case and group or patient"),
         ("case,patient\ncase_00,a\n", "23 of 24 cases"),
+        ("case,patient\ncase_00,a\ncase_01,a\ncase_00,b\n", "case_00"),
     ],
 )
 def test_a_table_of_patients_that_lacks_something_is_refused(
