@@ -15,6 +15,7 @@ from nnunetv2_le.calibration.calibration_file import (
 )
 from nnunetv2_le.calibration.judge import CalibrationJudge
 from nnunetv2_le.calibration.model_identity import EACH_ALONE, identity_of, use_fused_heads
+from nnunetv2_le.calibration.out_of_distribution import MIN_CASES
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.ensemble import load_ensemble
@@ -63,14 +64,31 @@ def calibrated_predictor(
         calibration.num_cases,
         model.folder / CALIBRATION_FILE,
     )
+    fold = str(model.folds[0])
+    _warn_without_features(calibration, fold)
     judge = CalibrationJudge(
         calibration,
-        fold=str(model.folds[0]),
+        fold=fold,
         folder=model.folder,
         num_channels=model.labels.num_channels,
     )
     return LayerEnsemblePredictor(
         ensemble, settings, device=device, show_progress=show_progress, judge=judge
+    )
+
+
+def _warn_without_features(calibration: Calibration, fold: str) -> None:
+    """Networks of different folds are not compared, so other folds' known cases do not help."""
+    if fold in calibration.features:
+        return
+    known = ", ".join(calibration.features)
+    logger.warning(
+        "No case is flagged as out of distribution, and the columns out_of_distribution stay "
+        "empty: the calibration has features %s, and the first fold that predicts is fold %s. "
+        "Calibrate again with at least %d patients of that fold.",
+        f"only of fold {known}" if known else "of no fold",
+        fold,
+        MIN_CASES,
     )
 
 

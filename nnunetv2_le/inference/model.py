@@ -47,7 +47,7 @@ class Model:
         folder: where it was loaded from.
         sources: the network of each checkpoint of each fold behind the interface of head sources,
             on the CPU: all folds of the first checkpoint, then those of the next.
-        folds: the folds.
+        folds: the folds, numbers first and from the smallest.
         checkpoint_names: the checkpoints of each fold.
         mirror_axes: spatial axes that may be mirrored, or None.
     """
@@ -78,7 +78,7 @@ def load_model(
     Args:
         folder: ``.../TRAINER__PLANS__CONFIGURATION``, with ``plans.json``, ``dataset.json`` and
             ``fold_X`` folders.
-        folds: which folds; None takes all numbered folds that have the checkpoints.
+        folds: which folds, in any order; None takes all numbered folds that have the checkpoints.
         checkpoint_name: file name of the checkpoint within each fold, or several names, or shell
             patterns of names.
         reader: reads checkpoints; give the same one for the models of one run, which bounds their
@@ -93,7 +93,7 @@ def load_model(
     dataset_json = _read_json(folder, "dataset.json")
     plans = PlansManager(_read_json(folder, "plans.json"))
     wanted = [checkpoint_name] if isinstance(checkpoint_name, str) else list(checkpoint_name)
-    chosen = tuple(dict.fromkeys(folds)) if folds else available_folds(folder, wanted)
+    chosen = _in_order(folds) if folds else available_folds(folder, wanted)
     names = checkpoint_names(folder, wanted, folds=chosen)
     checkpoints = _read_all(folder, chosen, names, reader or CheckpointReader())
     first = next(iter(checkpoints.values()))
@@ -122,6 +122,11 @@ def load_model(
         labels=describe_labels(label_manager),
         mirror_axes=first.mirror_axes,
     )
+
+
+def _in_order(folds: Sequence[Fold]) -> tuple[Fold, ...]:
+    """Each once, in one order however they were named: features are those of the first."""
+    return tuple(sorted(set(folds), key=lambda fold: (isinstance(fold, str), fold)))
 
 
 def _read_all(

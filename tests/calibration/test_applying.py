@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +15,8 @@ from calibration.labelled_dataset import LabelledDataset
 from inference.faulty_runs import require_one_clear_line
 from inference.model_folders import TinyModel
 
+from nnunetv2_le.calibration.applying import calibrated_predictor
+from nnunetv2_le.calibration.calibration_file import read_calibration
 from nnunetv2_le.cli.compare import main as compare
 from nnunetv2_le.cli.evaluate import main as evaluate
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -216,6 +219,21 @@ def test_heads_that_contradict_the_calibration_are_refused(
     assert own.predict(tmp_path / "out") == 0
     said = json.loads((tmp_path / "out" / "uncertainty.json").read_text())
     assert said["settings"]["skip_heads"] == 1
+
+
+@pytest.mark.parametrize(("known", "said"), [(("1",), "only of fold 1"), ((), "of no fold")])
+def test_a_fold_whose_features_are_not_known_is_said(
+    dataset: LabelledDataset, caplog: Any, known: tuple[str, ...], said: str
+) -> None:
+    stored = read_calibration(dataset.model)
+    fewer = replace(stored, features={fold: stored.features[fold] for fold in known})
+    with mock.patch("nnunetv2_le.calibration.applying.read_calibration", return_value=fewer):
+        calibrated_predictor(dataset.model, folds=(1, 0), show_progress=False)
+        assert "out of distribution" in caplog.text
+        assert said in caplog.text
+        caplog.clear()
+        calibrated_predictor(dataset.model, folds=(1,), show_progress=False)
+        assert ("out of distribution" in caplog.text) == (not known)
 
 
 def test_calibrated_maps_need_a_calibration(

@@ -1,5 +1,6 @@
 """The command from labelled cases to ``calibration.json``, in this process, on a tiny model."""
 
+import csv
 import hashlib
 import json
 import os
@@ -167,12 +168,15 @@ def test_a_folder_of_labelled_cases_serves_instead(
         target.mkdir()
         for file in source.iterdir():
             (target / f"other_{file.name}").symlink_to(file)
-    assert own.calibrate("-i", str(images), "-ref", str(labels), "--vector_scaling") == 0
+    where = ("-i", str(images), "-ref", str(labels))
+    assert own.calibrate(*where, "--vector_scaling", folds=("1", "0")) == 0
     stored = read_calibration(own.model)
     assert stored.num_cases == 24
     assert stored.vector_scaling is not None
-    assert set(stored.features) == {"0"}
+    assert set(stored.features) == {"0"}  # in whatever order -f names the folds
     assert own.predict(tmp_path / "out") == 0
+    with (tmp_path / "out" / "uncertainty.csv").open(newline="") as lines:
+        assert all(float(row["out_of_distribution"]) > 0 for row in csv.DictReader(lines))
     assert own.predict(tmp_path / "alone", folds=("0",)) == 1  # the folds predicted together
 
 

@@ -1,5 +1,6 @@
 """Nothing but weights is unpickled where that is enough, and errors say what is wrong."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -51,6 +52,17 @@ def test_weights_of_half_precision_become_those_of_the_network(folder: Path):
 
 def test_all_numbered_folds_are_found(folder: Path):
     assert load_model(folder).folds == (0, 1)
+
+
+def test_the_order_in_which_folds_are_named_says_nothing(folder: Path):
+    shutil.copytree(folder / "fold_1", folder / "fold_all")
+    shutil.copytree(folder / "fold_1", folder / "fold_10")
+    loaded = load_model(folder, folds=["all", 10, 1, 0, 1])
+    assert loaded.folds == (0, 1, 10, "all")
+    saved = torch.load(checkpoint(folder, 0), weights_only=False)["network_weights"]
+    first = loaded.sources[0].network.state_dict()
+    for name, values in saved.items():
+        torch.testing.assert_close(first[name], values, rtol=0, atol=0)
 
 
 def test_nothing_but_weights_is_unpickled_from_a_checkpoint_of_nnunet(folder: Path):
