@@ -144,7 +144,8 @@ class PredictedDice:
         covered = np.cumsum(weights[order], axis=1) * share
         first = (covered < self.level - 1e-9).sum(axis=1)
         bound = dice_of(np.take_along_axis(said, order, axis=1)[np.arange(len(said)), first])
-        return np.where(bound <= MIN_DICE, 0.0, bound)
+        # the clipped log-odds of a Dice of 0 come back a last bit above it
+        return np.where(bound <= MIN_DICE * (1 + 1e-9), 0.0, bound)
 
 
 @dataclass(frozen=True)

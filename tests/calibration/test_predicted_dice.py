@@ -87,6 +87,15 @@ def test_lower_bounds_hold_for_new_cases_of_new_patients():
     assert np.mean(coverages) <= 0.9
 
 
+def test_the_lower_bound_of_a_foreseen_miss_is_zero_and_is_reached():
+    generator = np.random.default_rng(0)
+    missed = np.arange(30) < 27
+    score = np.where(missed, 0.3, 0.6) + 0.3 * generator.random(30)
+    table = LabelCases({"consensus_dice": score}, np.where(missed, 0.0, 0.8))
+    new = np.array([0.32, 0.4, 0.5, 0.58])  # all like the missed ones
+    assert fitted(table).predicted.predict({"consensus_dice": new}).lower.tolist() == [0.0] * 4
+
+
 def test_the_stored_prediction_gives_the_same_to_the_last_bit():
     for seed, one_score in ((0, False), (1, True)):
         mine = fitted(made_up_table(60, seed=seed, seen_by_one_score=one_score)).predicted
