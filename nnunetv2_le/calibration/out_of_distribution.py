@@ -11,11 +11,12 @@ Metrics:
     nearest: mean Euclidean distance to the k nearest known cases.
     For a known case both are found without its own patient: for Mahalanobis S and the centre are
     those of the others (exactly, by a formula for few removed rows), s and m stay.
-    quantile: the share of known cases that lie nearer, (#{r_i < r}) / (n + 1). r is the larger of
-        the two shares of known cases with a smaller mahalanobis and a smaller nearest. A case is
-        flagged where its quantile is at least 1 - alpha; of new cases that are like the known ones
-        at most about a share alpha is (exactly for one patient a case and distances that treat
-        known and new cases alike).
+    quantile: the share of known cases that lie nearer, sum over {r_i < r} of 1 / N_i / (K + 1), K
+        known patients, N_i cases of the patient of case i. r is the larger of the two shares
+        (weighed like this) of known cases with a smaller mahalanobis and a smaller nearest. A case
+        is flagged where its quantile is at least 1 - alpha. Of new cases that are like the known
+        ones at most about a share alpha + 1 / (K + 1) is, not alpha: ranks are taken among the
+        known cases without the new one, and known distances lack one patient.
 
 References:
     Lee et al. 2018, arXiv:1807.03888 (Mahalanobis distance of features). Sun et al. 2022,
@@ -35,6 +36,7 @@ from nnunetv2_le.errors import InputError
 
 DEFAULT_NEIGHBOURS = 5
 MIN_CASES = 10
+_DECIMALS = 9  # sums of thirds that ought to be equal are
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class OutlierScores:
     Attributes:
         mahalanobis: distance to the centre of the known cases.
         nearest: mean distance to the nearest known cases.
-        quantile: share of known cases that lie nearer, by both distances; see the module.
+        quantile: share of known cases that lie nearer, by both distances, patients counted
+            equally; see the module.
     """
 
     mahalanobis: float
@@ -95,6 +98,8 @@ class OutOfDistribution:
         _, widths, self._axes = np.linalg.svd(self._known, full_matrices=False)
         self._scatter = np.square(widths)
         self.known_mahalanobis, self.known_nearest = self._of_known(groups)
+        _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        self._weights, self._num_groups = 1.0 / sizes[numbers], len(sizes)
         self._known_ranks = self._ranks(self.known_mahalanobis, self.known_nearest)
 
     def score(self, features: Float[np.ndarray, "features"]) -> OutlierScores:
@@ -115,8 +120,8 @@ class OutOfDistribution:
         distances = np.sort(np.linalg.norm(self._known - values, axis=1))
         nearest = float(distances[: self.neighbours].mean())
         rank = self._ranks(np.array([mahalanobis]), np.array([nearest]))[0]
-        lower = np.count_nonzero(self._known_ranks < rank)
-        return OutlierScores(mahalanobis, nearest, lower / (len(self._known) + 1))
+        nearer = round(float(self._weights[self._known_ranks < rank].sum()), _DECIMALS)
+        return OutlierScores(mahalanobis, nearest, nearer / (self._num_groups + 1))
 
     def _standardised(self, table: np.ndarray) -> Float[np.ndarray, "cases features"]:
         return np.asarray((table - self._centre)[:, self._differs] / self._scales)
@@ -163,12 +168,17 @@ class OutOfDistribution:
         extra = factor * (across * np.linalg.solve(inner, across.T).T).sum(axis=1)
         return np.asarray(np.sqrt((away * solved).sum(axis=1) + extra))
 
-    def _ranks(self, mahalanobis: np.ndarray, nearest: np.ndarray) -> Int[np.ndarray, "cases"]:
-        """The larger number of known cases with a smaller distance."""
+    def _ranks(self, mahalanobis: np.ndarray, nearest: np.ndarray) -> Float[np.ndarray, "cases"]:
+        """The larger number of known patients with a smaller distance; parts of patients count."""
         return np.maximum(
-            np.searchsorted(np.sort(self.known_mahalanobis), mahalanobis),
-            np.searchsorted(np.sort(self.known_nearest), nearest),
+            self._weight_below(mahalanobis, self.known_mahalanobis),
+            self._weight_below(nearest, self.known_nearest),
         )
+
+    def _weight_below(self, values: np.ndarray, known: np.ndarray) -> Float[np.ndarray, "cases"]:
+        order = np.argsort(known, kind="stable")
+        below = np.concatenate([[0.0], np.cumsum(self._weights[order])])
+        return np.asarray(np.round(below[np.searchsorted(known[order], values)], _DECIMALS))
 
 
 def _require_usable(table: np.ndarray, groups: np.ndarray) -> None:

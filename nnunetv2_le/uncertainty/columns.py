@@ -49,7 +49,7 @@ JUDGED_COLUMNS = {
         "1", "higher_is_worse", "mean distance of these features to the nearest known cases"
     ),
     "out_of_distribution_quantile": ColumnDescription(
-        "1", "higher_is_worse", "share of known cases that lie nearer"
+        "1", "higher_is_worse", "share of known patients whose cases lie nearer"
     ),
     "flag": ColumnDescription("", "none", "ok, review, out_of_distribution or empty"),
     "flag_reason": ColumnDescription("", "none", "why the case is flagged, in words"),

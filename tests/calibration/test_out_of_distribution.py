@@ -66,6 +66,34 @@ def test_of_new_cases_like_the_known_ones_about_alpha_is_flagged():
     assert np.mean(shares) >= 0.05
 
 
+def test_a_known_patient_counts_once_however_many_cases_it_has():
+    generator = np.random.default_rng(7)
+    sizes = np.array([1, 2, 3] * 5)
+    groups, table = np.repeat(np.arange(15), sizes), made_up(generator, 30)
+    fitted = OutOfDistribution(table, groups=groups)
+    weights = 1 / sizes[groups]
+
+    def rank(mahalanobis, nearest):
+        shares = (fitted.known_mahalanobis < mahalanobis, fitted.known_nearest < nearest)
+        return round(max(weights[nearer].sum() for nearer in shares), 9)
+
+    known = np.array([rank(*pair) for pair in zip(fitted.known_mahalanobis, fitted.known_nearest, strict=True)])
+    for row in [*made_up(generator, 10), np.full(12, 500.0)]:
+        found = fitted.score(row)
+        expected = weights[known < rank(found.mahalanobis, found.nearest)].sum() / 16
+        assert found.quantile == pytest.approx(expected, abs=1e-9)
+    # the last row lies beyond all: nothing can be flagged at 0.05, whatever the number of cases
+    assert found.quantile == pytest.approx(15 / 16)
+    with pytest.raises(InputError, match=r"at alpha 0\.05 needs at least 19 .* got 15"):
+        require_enough_known(15, 0.05)
+
+
+def test_a_case_beyond_all_of_just_enough_patients_is_flagged():
+    table = made_up(np.random.default_rng(8), 57)
+    far = OutOfDistribution(table, groups=np.arange(57) % 19).score(np.full(12, 500.0))
+    assert far.quantile >= 1 - 0.05  # 19 / 20, though thirds do not sum to 19 exactly
+
+
 def test_a_case_far_out_is_further_than_all_known_ones():
     fitted = OutOfDistribution(made_up(np.random.default_rng(4), 50))
     assert fitted.score(np.full(12, 500.0)).quantile == pytest.approx(50 / 51)
