@@ -21,12 +21,14 @@ from nnunetv2_le.calibration.labelled_cases import (
     LabelledCase,
     folder_cases,
     read_groups,
+    trained_cases,
     validation_cases,
 )
 from nnunetv2_le.calibration.model_identity import identity_of, use_fused_heads
 from nnunetv2_le.calibration.observed_case import ObservedCase
 from nnunetv2_le.calibration.observed_tables import boundary_table, case_table, set_curves
 from nnunetv2_le.calibration.observing import WorkSettings, observe_cases
+from nnunetv2_le.calibration.patients import read_patients, warn_of_known_patients
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.model import Model, load_model
@@ -120,7 +122,7 @@ def calibrate(request: CalibrationRequest) -> Calibrated:
     runs = _runs(model, request)
     names = [labelled.case.name for run in runs for labelled in run.cases]
     _require_once(names)
-    groups = () if request.groups_file is None else read_groups(request.groups_file, names)
+    groups = _groups(runs, request.groups_file)
     numbers = group_numbers(groups, len(names))
     require_enough_cases(len(set(numbers.tolist())), request.fit)
     observed = _observe(runs, request, part="default_heads")
@@ -163,6 +165,22 @@ def _runs(model: Model, request: CalibrationRequest) -> list[_Run]:
         )
         for fold, source in zip(model.folds, model.sources, strict=True)
     ]
+
+
+def _groups(runs: Sequence[_Run], file: Path | None) -> tuple[str, ...]:
+    """The patient of each case of all runs; nothing where none are named."""
+    if file is None:
+        return ()
+    groups = read_groups(file, [labelled.case.name for run in runs for labelled in run.cases])
+    for run in runs:
+        names = [labelled.case.name for labelled in run.cases]
+        warn_of_known_patients(
+            names,
+            patients=read_patients(file)[1],
+            trained=trained_cases(run.model, names)[0],
+            folds=run.model.folds,
+        )
+    return groups
 
 
 def _require_once(names: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ A case is never predicted by a network that was trained on it. For folds nnU-Net
 are told by their names; where it is not known what a fold was trained on, that is logged.
 """
 
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -17,14 +16,13 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunetv2_le.calibration.patients import read_patients
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.cases import Case, find_cases, list_images
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.model import Model
 
 logger = logging.getLogger(__name__)
-
-_GROUP_COLUMNS = ("group", "patient")
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,16 @@ def folder_cases(
     return _labelled(cases, {case.name: references / f"{case.name}{ending}" for case in cases})
 
 
-def _require_not_trained(model: Model, names: Sequence[str], images: Path) -> None:
-    """Refuse names that a fold was trained on; say where that cannot be known."""
+def trained_cases(model: Model, names: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Cases that the folds of a model were trained on, and folds of which that is not known.
+
+    Args:
+        model: the model.
+        names: of the cases that are asked about.
+
+    Raises:
+        InputError: the split is not what nnU-Net writes.
+    """
     splits = read_splits(model.plans.dataset_name) or []
     listed = _preprocessed_cases(model)
     trained: set[str] = set()
@@ -112,6 +118,12 @@ def _require_not_trained(model: Model, names: Sequence[str], images: Path) -> No
             trained.update(listed, *(cases for split in splits for cases in split.values()))
         elif not listed or set(names) & listed:  # beyond the file nnU-Net splits at random
             unknown.append(str(fold))
+    return trained, unknown
+
+
+def _require_not_trained(model: Model, names: Sequence[str], images: Path) -> None:
+    """Refuse names that a fold was trained on; say where that cannot be known."""
+    trained, unknown = trained_cases(model, names)
     if seen := [name for name in names if name in trained]:
         raise InputError(
             f"{len(seen)} cases of {images} have names of cases that the model was trained on, the "
@@ -148,28 +160,7 @@ def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
         InputError: the table cannot be read, lacks a column or a case, or gives a case to two
             patients.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read as a table ({error}). Name it with -cases.") from (
-            error
-        )
-    column = next((name for name in _GROUP_COLUMNS if name in columns), None)
-    if "case" not in columns or column is None:
-        raise InputError(
-            f"Expected the columns case and {' or '.join(_GROUP_COLUMNS)} in {file}; got "
-            f"{', '.join(columns) or 'none'}. Rename its columns."
-        )
-    groups = {row["case"]: row[column] for row in rows}
-    if torn := [row for row in rows if row[column] != groups[row["case"]]]:
-        first, number = torn[0]["case"], len({row["case"] for row in torn})
-        raise InputError(
-            f"{file} gives {number} cases to more than one {column}, the first is {first}: "
-            f"{torn[0][column]}, {groups[first]}. Leave one row for each case."
-        )
+    column, groups = read_patients(file)
     if missing := [case for case in cases if not groups.get(case)]:
         raise InputError(
             f"{file} does not say to which {column} {len(missing)} of {len(cases)} cases belong, "

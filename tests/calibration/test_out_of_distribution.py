@@ -77,7 +77,9 @@ def test_a_known_patient_counts_once_however_many_cases_it_has():
         shares = (fitted.known_mahalanobis < mahalanobis, fitted.known_nearest < nearest)
         return round(max(weights[nearer].sum() for nearer in shares), 9)
 
-    known = np.array([rank(*pair) for pair in zip(fitted.known_mahalanobis, fitted.known_nearest, strict=True)])
+    known = np.array(
+        [rank(*pair) for pair in zip(fitted.known_mahalanobis, fitted.known_nearest, strict=True)]
+    )
     for row in [*made_up(generator, 10), np.full(12, 500.0)]:
         found = fitted.score(row)
         expected = weights[known < rank(found.mahalanobis, found.nearest)].sum() / 16

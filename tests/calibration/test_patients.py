@@ -1,0 +1,28 @@
+"""Patients that a network knows from other cases of its training."""
+
+import logging
+
+import pytest
+
+from nnunetv2_le.calibration.patients import warn_of_known_patients
+
+PATIENTS = {case: f"patient_{case[0]}" for case in ("a1", "a2", "b1", "d1")}
+
+
+def test_a_patient_of_training_and_validation_is_named_with_its_fold(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trained = {"a1", "b1", "not_in_the_table"}
+    warn_of_known_patients(["a2", "d1"], patients=PATIENTS, trained=trained, folds=(0,))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "1 patients have cases that fold 0" in record.getMessage()
+    assert "the first is patient_a." in record.getMessage()
+
+
+@pytest.mark.parametrize("trained", [set(), {"a1", "a2"}, {"not_in_the_table"}])
+def test_a_split_by_patient_passes_in_silence(
+    trained: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_known_patients(["b1", "d1"], patients=PATIENTS, trained=trained, folds=(1, 2))
+    assert not caplog.records
