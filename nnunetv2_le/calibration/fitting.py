@@ -1,8 +1,8 @@
 """From observed cases to a calibration: every fit, in the order in which one needs the other.
 
-Nothing is fitted on the cases it is judged on: the flag looks at predicted Dice of models that have
-not seen the case, the temperature's figures are cross-validated, and so is what is reported
-(`held_out`).
+The flag looks at predicted Dice of models that have not seen the case, the temperature's figures
+are cross-validated, and so is what is reported (`held_out`); but for the choice of heads, and for
+the temperature (or vector scaling) under prediction sets, which are fitted on all cases.
 """
 
 import logging

@@ -10,7 +10,8 @@ Metrics:
     loss of a case at a threshold t: 1[Dice < tolerance and not flagged at t], between 0 and 1 and
     never rising as t flags more. The threshold is the mildest with (K R(t) + 1) / (K + 1) <= alpha,
     K groups, R their mean loss; then E[loss of a new case] <= alpha.
-    workload: the share of labelled cases that the threshold flags.
+    workload: the share of labelled cases that the threshold flags. The risk counts patients
+        equally, the workload (and the share of poor cases) counts cases, as work does.
 
 Assumption:
     Exchangeability (see `conformal`). The score must not have been fitted on the cases given here.
@@ -28,7 +29,6 @@ from jaxtyping import Bool, Float, Int
 
 from nnunetv2_le.calibration.conformal import (
     controlled_threshold,
-    group_weights,
     require_enough,
     risk_bounds,
 )
@@ -127,8 +127,7 @@ def fit_flag(
         axis=1,
     )
     losses = (~flagged & (dice < tolerance)[:, None]).astype(float)
-    weights = group_weights(groups)
-    workloads = np.minimum(weights @ flagged, 1.0)
+    workloads = flagged.mean(axis=0)
     chosen = controlled_threshold(losses, alpha, groups=groups, purpose="a flag")
     return FlagRule(
         score=score,
@@ -137,7 +136,7 @@ def fit_flag(
         tolerance=float(tolerance),
         alpha=float(alpha),
         workload=float(workloads[chosen]),
-        poor=float(weights @ (dice < tolerance)),
+        poor=float(np.mean(dice < tolerance)),
         num_cases=len(scores),
         num_groups=len(np.unique(groups)),
         curve=_curve(risk_bounds(losses, groups), thresholds, workloads),

@@ -1,8 +1,11 @@
 """How well a calibration does on cases that it was not fitted on.
 
 Cases are cut into folds of whole patients; everything is fitted on the others and judged on each
-fold. Where five folds leave too few cases for a promise, every patient is a fold of its own; where
-that is too few as well, the figure is undefined.
+fold, but for the choice of heads and the temperature (or vector scaling) under prediction sets,
+which are fitted on all cases. Where five folds leave too few cases for a promise, every patient is
+a fold of its own; where that is too few as well, the figure is undefined. What was promised counts
+patients equally, so its figure does; a workload is a share of cases, which is what a clinic plans
+with.
 """
 
 import math
@@ -13,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nnunetv2_le.calibration.cases import CalibrationCases
-from nnunetv2_le.calibration.conformal import cases_needed
+from nnunetv2_le.calibration.conformal import cases_needed, group_weights
 from nnunetv2_le.calibration.contours import BoundaryDistances, LabelMargins, fit_contours
 from nnunetv2_le.calibration.dice_models import group_folds
 from nnunetv2_le.calibration.fitting import FitSettings
@@ -24,20 +27,21 @@ from nnunetv2_le.errors import InputError
 
 _FOLDS = 5
 _UNDEFINED = math.nan
+_SHARES_OF_CASES = ("workload",)
 
 Judge = Callable[[np.ndarray, np.ndarray], "dict[str, Float[np.ndarray, 'held_out']]"]
 
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """Means over held-out cases; NaN: too few cases to measure it.
+    """Means over held-out cases, patients counted equally; NaN: too few cases to measure it.
 
     Attributes:
         coverage: share of cases whose Dice reaches its lower bound.
         mean_absolute_error: of predicted Dice.
         baseline_error: of predicting the mean Dice of the other cases.
         risk: share of cases that are poor and not flagged.
-        workload: share of cases that are flagged.
+        workload: share of cases that are flagged; every case counts equally.
         set_coverage: share of voxels whose true label is in the set.
         contour_coverage: share of cases and labels whose boundary lies between the contours.
     """
@@ -93,18 +97,36 @@ def _over_folds(groups: Int[np.ndarray, "cases"], needed: int, judge: Judge) -> 
     enough = num_groups - math.ceil(num_groups / _FOLDS) >= needed
     num_folds = _FOLDS if enough else num_groups
     found: dict[str, list[np.ndarray]] = {}
+    of_found: dict[str, list[np.ndarray]] = {}
     try:
         for known, asked in group_folds(groups, num_folds):
             for name, values in judge(known, asked).items():
                 found.setdefault(name, []).append(values)
+                # contours: all cases of the first label, then of the next
+                of_found.setdefault(name, []).append(
+                    np.tile(groups[asked], len(values) // len(asked))
+                )
     except InputError:  # a fold in which nothing differs, or too little is defined
         return {}
-    return {name: _mean_of_defined(np.concatenate(values)) for name, values in found.items()}
+    return {
+        name: _mean(
+            np.concatenate(values),
+            None if name in _SHARES_OF_CASES else np.concatenate(of_found[name]),
+        )
+        for name, values in found.items()
+    }
 
 
-def _mean_of_defined(values: Float[np.ndarray, "cases"]) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else _UNDEFINED
+def _mean(
+    values: Float[np.ndarray, "values"], groups: Int[np.ndarray, "values"] | None = None
+) -> float:
+    """Mean of what is defined, groups counted equally."""
+    defined = ~np.isnan(values)
+    if not defined.any():
+        return _UNDEFINED
+    if groups is None:
+        return float(values[defined].mean())
+    return float(group_weights(groups[defined]) @ values[defined])
 
 
 def _judge_dice(
@@ -123,13 +145,12 @@ def _judge_dice(
     )
     said, dice = fitted.predicted.predict(new.case.scores), new.case.dice
     flagged = rule.flags(said.dice)
+    mean = _mean(learnt.case.dice, learnt.group_numbers)
     judged = ~(np.isnan(said.lower) | np.isnan(dice))
     return {
         "coverage": np.where(judged, dice >= said.lower, np.nan),
         "mean_absolute_error": np.abs(said.dice - dice),
-        "baseline_error": np.where(
-            judged, np.abs(_mean_of_defined(learnt.case.dice) - dice), np.nan
-        ),
+        "baseline_error": np.where(judged, np.abs(mean - dice), np.nan),
         "risk": ((dice < settings.tolerance) & ~flagged).astype(float),
         "workload": flagged.astype(float),
     }

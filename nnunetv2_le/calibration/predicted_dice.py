@@ -14,8 +14,10 @@ Metrics:
         weighted equally. The choice of the model is part of what is repeated in each fold.
 
 Assumption:
-    Exchangeability (see `conformal`). CV+ promises 1 - 2 alpha in the worst case and holds 1 -
-    alpha in practice (``documentation/results.md`` has what was measured).
+    Exchangeability (see `conformal`). With n patients CV+ promises 1 - 2 alpha - sqrt(2 / n) in the
+    worst case (as many folds as patients: 1 - 2 alpha) and holds 1 - alpha in practice
+    (``documentation/results.md`` has what was measured). Patients count equally in the quantile,
+    not in the fit of the models, which counts cases.
 
 References:
     Barber, Candes, Ramdas and Tibshirani 2021, arXiv:1905.02928 (CV+). Lee, Barber and Willett

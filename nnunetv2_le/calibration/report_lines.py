@@ -13,8 +13,7 @@ _CURVE_LINES = 8
 def report_lines(calibration: Calibration, figures: HeldOutFigures) -> list[str]:
     """Lines for a person, the figures of held-out cases beside what was promised."""
     return [
-        f"{calibration.num_cases} labelled cases, {calibration.num_groups} patients. Figures are "
-        "means over cases that were held out of every fit.",
+        _what_figures_are(calibration),
         *_heads(calibration),
         *_temperature(calibration),
         *_dice(calibration, figures),
@@ -22,6 +21,20 @@ def report_lines(calibration: Calibration, figures: HeldOutFigures) -> list[str]
         *_voxels(calibration, figures),
         *_features(calibration),
     ]
+
+
+def _what_figures_are(calibration: Calibration) -> str:
+    text = (
+        f"{calibration.num_cases} labelled cases, {calibration.num_groups} patients. Figures are "
+        "means over cases that were held out of every fit but the scaling of probabilities and the "
+        "choice of heads."
+    )
+    if calibration.num_groups == calibration.num_cases:
+        return text
+    return (
+        f"{text} Patients count equally, as in what is promised; cases to review and cases below "
+        "the tolerance are counted by case."
+    )
 
 
 def workload_lines(curve: Sequence[WorkloadPoint]) -> list[str]:

@@ -10,7 +10,7 @@ Conventions:
 Metrics:
     nll(T) = sum over voxels of -ln p_true(T), nats (regions: mean over regions). Each case adds its
     curve (see `nll_curve`), and the temperature is where their sum is lowest. A test compares it
-    with a minimisation on all voxels: the two temperatures agree to 1 in 10,000.
+    with a minimisation on all voxels given: the two temperatures agree to 1 in 10,000.
 
 References:
     Guo et al. 2017, arXiv:1706.04599 (temperature scaling).

@@ -82,6 +82,20 @@ def test_the_curve_holds_the_chosen_point_and_costs_less_work_for_more_risk(seed
     assert affordable[-1].workload == rule.workload
 
 
+def test_workload_and_poor_are_shares_of_cases_though_patients_count_equally_in_the_risk():
+    # 20 patients with one good case each, 4 with 20 poor ones each
+    groups = np.concatenate([np.arange(20), np.repeat(np.arange(20, 24), 20)])
+    is_poor = groups >= 20
+    scores = np.where(is_poor, 0.4, 0.9) + np.arange(100) / 2000
+    rule = fitted(scores, np.where(is_poor, 0.5, 0.9), alpha=0.05, groups=groups)
+    # (24 R + 1) / 25 <= 0.05: a quarter of a patient, 5 of 20 cases, may be missed
+    assert rule.flags(scores).mean() == 0.75
+    assert rule.workload == 0.75
+    assert rule.poor == 0.8
+    assert rule.curve[-1].workload == 0
+    assert max(point.workload for point in rule.curve) >= 0.79
+
+
 def test_undefined_scores_are_always_flagged_and_so_never_missed():
     scores = np.append(np.arange(20) / 20, [np.nan] * 5)
     dice = np.append(np.full(20, 0.9), np.zeros(5))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from calibration.made_up_cases import made_up_cases
 
-from nnunetv2_le.calibration.cases import CalibrationCases
+from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases
 from nnunetv2_le.calibration.contours import BoundaryDistances
 from nnunetv2_le.calibration.fitting import FitSettings, require_enough_cases
 from nnunetv2_le.calibration.held_out import HeldOutFigures, held_out_figures
-from nnunetv2_le.calibration.prediction_sets import CaseCurve, case_curve
+from nnunetv2_le.calibration.prediction_sets import THRESHOLDS, CaseCurve, case_curve
 from nnunetv2_le.errors import InputError, SettingError
 
 SETTINGS = FitSettings(
@@ -65,6 +65,33 @@ def test_patients_are_never_split() -> None:
     twins = CalibrationCases(cases.cases, cases.case, groups=tuple(str(n // 3) for n in range(30)))
     found = figures(twins)  # ten patients: as ten cases
     assert math.isnan(found.coverage)
+
+
+def test_patients_count_equally_beside_a_promise_and_cases_in_the_workload() -> None:
+    groups = np.concatenate([np.arange(19), np.full(20, 19)])  # the last has 20 cases, all bad
+    bad = groups == 19
+    generator = np.random.default_rng(0)
+    score = np.where(bad, 0.2, 0.8) + 0.1 * generator.random(39)
+    dice = np.where(bad, 0.3, 0.85) + 0.1 * generator.random(39)
+    cases = CalibrationCases(
+        tuple(f"case_{n}" for n in range(39)),
+        LabelCases({"consensus_dice": score}, dice),
+        groups=tuple(map(str, groups)),
+    )
+    nothing = np.zeros(len(THRESHOLDS))
+    found = held_out_figures(
+        cases,
+        curves=[CaseCurve(nothing + 0.9 * is_bad, nothing) for is_bad in bad],
+        distances={
+            name: [BoundaryDistances(*(10.0 * float(is_bad),) * 2) for is_bad in bad]
+            for name in ("a", "b")
+        },
+        settings=SETTINGS,
+    )
+    assert found.set_coverage == pytest.approx(1 - 0.9 / 20)
+    assert found.contour_coverage == pytest.approx(19 / 20)
+    assert found.risk == pytest.approx(1 / 20)  # no other patient is like the last one
+    assert 0 < found.workload <= 19 / 39  # so only the other patients' cases can be flagged
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,25 @@
+"""The report in words: the curve of workloads, and what its figures count."""
+
+import pytest
+
+from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.flag import WorkloadPoint
-from nnunetv2_le.calibration.report_lines import workload_lines
+from nnunetv2_le.calibration.held_out import HeldOutFigures
+from nnunetv2_le.calibration.report_lines import report_lines, workload_lines
+
+NAMED = ("dataset", "trainer", "plans", "configuration", "checkpoint")
+LISTED = ("folds", "families", "heads", "fused", "labels")
+
+
+@pytest.mark.parametrize(("num_groups", "is_said"), [(40, False), (10, True)])
+def test_what_counts_equally_is_said_where_patients_have_several_cases(
+    num_groups: int, is_said: bool
+) -> None:
+    identity = Identity(**dict.fromkeys(NAMED, "x"), **dict.fromkeys(LISTED, ("x",)), checksums={})
+    first = report_lines(Calibration(identity, 40, num_groups), HeldOutFigures())[0]
+    assert f"40 labelled cases, {num_groups} patients" in first
+    assert "held out of every fit but" in first
+    assert ("Patients count equally" in first) == is_said
 
 
 def test_the_curve_is_shown_from_end_to_end() -> None:
