@@ -170,10 +170,8 @@ class OutOfDistribution:
 
     def _ranks(self, mahalanobis: np.ndarray, nearest: np.ndarray) -> Float[np.ndarray, "cases"]:
         """The larger number of known patients with a smaller distance; parts of patients count."""
-        return np.maximum(
-            self._weight_below(mahalanobis, self.known_mahalanobis),
-            self._weight_below(nearest, self.known_nearest),
-        )
+        below = self._weight_below(mahalanobis, self.known_mahalanobis)
+        return np.asarray(np.maximum(below, self._weight_below(nearest, self.known_nearest)))
 
     def _weight_below(self, values: np.ndarray, known: np.ndarray) -> Float[np.ndarray, "cases"]:
         order = np.argsort(known, kind="stable")
