@@ -113,8 +113,14 @@ def test_cases_are_predicted_again_without_mirroring_where_mirrors_are_no_member
     assert "finished before" not in capsys.readouterr().out
 
 
-def test_other_labels_are_looked_at_again(calibrated: LabelledDataset, tmp_path: Path) -> None:
+def test_other_labels_and_unchecked_ones_are_looked_at_again(
+    calibrated: LabelledDataset, tmp_path: Path
+) -> None:
     own = calibrated.copied_model(tmp_path, calibrated=True)
+    earlier = work(own, "0") / "cases" / "case_02.json"
+    record = json.loads(earlier.read_text())
+    assert record["observed"].pop("checked") == ["shape", "spacing", "values"]
+    earlier.write_text(json.dumps(record))  # of a version that did not look at values
     label = calibrated.raw / "labelsTr" / "case_00.nii.gz"
     before = label.stat()
     try:
@@ -126,7 +132,7 @@ def test_other_labels_are_looked_at_again(calibrated: LabelledDataset, tmp_path:
             assert own.calibrate() == 0
     finally:
         os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {call.args[1].name for call in predicted.call_args_list} == {"case_00"}
+    assert {call.args[1].name for call in predicted.call_args_list} == {"case_00", "case_02"}
 
 
 def test_the_report_sets_held_out_figures_beside_what_was_promised(
