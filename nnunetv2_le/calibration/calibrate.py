@@ -122,9 +122,10 @@ def calibrate(request: CalibrationRequest) -> Calibrated:
     runs = _runs(model, request)
     names = [labelled.case.name for run in runs for labelled in run.cases]
     _require_once(names)
-    groups = _groups(runs, request.groups_file)
+    groups = () if request.groups_file is None else read_groups(request.groups_file, names)
     numbers = group_numbers(groups, len(names))
     require_enough_cases(len(set(numbers.tolist())), request.fit)
+    _warn_of_known_patients(runs, request.groups_file)
     observed = _observe(runs, request, part="default_heads")
     head_skip = _choose_heads(observed, model, request, groups=groups)
     if head_skip is not None and head_skip.fused_skip != head_skip.default_fused_skip:
@@ -167,20 +168,19 @@ def _runs(model: Model, request: CalibrationRequest) -> list[_Run]:
     ]
 
 
-def _groups(runs: Sequence[_Run], file: Path | None) -> tuple[str, ...]:
-    """The patient of each case of all runs; nothing where none are named."""
+def _warn_of_known_patients(runs: Sequence[_Run], file: Path | None) -> None:
+    """Say which folds were trained on other cases of the patients that calibrate them."""
     if file is None:
-        return ()
-    groups = read_groups(file, [labelled.case.name for run in runs for labelled in run.cases])
+        return
+    _, patients = read_patients(file)
     for run in runs:
         names = [labelled.case.name for labelled in run.cases]
         warn_of_known_patients(
             names,
-            patients=read_patients(file)[1],
+            patients=patients,
             trained=trained_cases(run.model, names)[0],
             folds=run.model.folds,
         )
-    return groups
 
 
 def _require_once(names: Sequence[str]) -> None:
