@@ -20,7 +20,6 @@ from nnunetv2_le.calibration.held_out import HeldOutFigures, held_out_figures
 from nnunetv2_le.calibration.labelled_cases import (
     LabelledCase,
     folder_cases,
-    read_groups,
     trained_cases,
     validation_cases,
 )
@@ -28,7 +27,7 @@ from nnunetv2_le.calibration.model_identity import identity_of, use_fused_heads
 from nnunetv2_le.calibration.observed_case import ObservedCase
 from nnunetv2_le.calibration.observed_tables import boundary_table, case_table, set_curves
 from nnunetv2_le.calibration.observing import WorkSettings, observe_cases
-from nnunetv2_le.calibration.patients import read_patients, warn_of_known_patients
+from nnunetv2_le.calibration.patients import read_groups, read_patients, warn_of_known_patients
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.model import Model, load_model

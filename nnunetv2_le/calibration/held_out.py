@@ -96,25 +96,20 @@ def _over_folds(groups: Int[np.ndarray, "cases"], needed: int, judge: Judge) -> 
         return {}
     enough = num_groups - math.ceil(num_groups / _FOLDS) >= needed
     num_folds = _FOLDS if enough else num_groups
-    found: dict[str, list[np.ndarray]] = {}
-    of_found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     try:
         for known, asked in group_folds(groups, num_folds):
             for name, values in judge(known, asked).items():
-                found.setdefault(name, []).append(values)
                 # contours: all cases of the first label, then of the next
-                of_found.setdefault(name, []).append(
-                    np.tile(groups[asked], len(values) // len(asked))
-                )
+                patients = np.tile(groups[asked], len(values) // len(asked))
+                found.setdefault(name, []).append((values, patients))
     except InputError:  # a fold in which nothing differs, or too little is defined
         return {}
-    return {
-        name: _mean(
-            np.concatenate(values),
-            None if name in _SHARES_OF_CASES else np.concatenate(of_found[name]),
-        )
-        for name, values in found.items()
-    }
+    means = {}
+    for name, folds in found.items():
+        values, patients = (np.concatenate(parts) for parts in zip(*folds, strict=True))
+        means[name] = _mean(values, None if name in _SHARES_OF_CASES else patients)
+    return means
 
 
 def _mean(

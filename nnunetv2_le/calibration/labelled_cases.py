@@ -16,7 +16,6 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunetv2_le.calibration.patients import read_patients
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.cases import Case, find_cases, list_images
 from nnunetv2_le.inference.checkpoints import Fold
@@ -147,26 +146,6 @@ def _preprocessed_cases(model: Model) -> set[str]:
         return set(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
     except (OSError, AssertionError, KeyError):  # no folder, or not what nnU-Net writes
         return set()
-
-
-def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
-    """The patient (group) of each case, from a table with a column ``case``.
-
-    Args:
-        file: CSV with the columns ``case`` and ``patient`` or ``group``.
-        cases: names of the cases.
-
-    Raises:
-        InputError: the table cannot be read, lacks a column or a case, or gives a case to two
-            patients.
-    """
-    column, groups = read_patients(file)
-    if missing := [case for case in cases if not groups.get(case)]:
-        raise InputError(
-            f"{file} does not say to which {column} {len(missing)} of {len(cases)} cases belong, "
-            f"the first is {missing[0]}. Add a row for each case."
-        )
-    return tuple(groups[case] for case in cases)
 
 
 def read_splits(dataset: str) -> list[dict[str, list[str]]] | None:

@@ -51,6 +51,26 @@ def read_patients(file: Path) -> tuple[str, dict[str, str]]:
     return column, patients
 
 
+def read_groups(file: Path, cases: Sequence[str]) -> tuple[str, ...]:
+    """The patient (group) of each case, from a table with a column ``case``.
+
+    Args:
+        file: CSV with the columns ``case`` and ``patient`` or ``group``.
+        cases: names of the cases.
+
+    Raises:
+        InputError: the table cannot be read, lacks a column or a case, or gives a case to two
+            patients.
+    """
+    column, groups = read_patients(file)
+    if missing := [case for case in cases if not groups.get(case)]:
+        raise InputError(
+            f"{file} does not say to which {column} {len(missing)} of {len(cases)} cases belong, "
+            f"the first is {missing[0]}. Add a row for each case."
+        )
+    return tuple(groups[case] for case in cases)
+
+
 def warn_of_known_patients(
     cases: Sequence[str],
     *,

@@ -90,7 +90,8 @@ def score_table(
     rows, problems = [], []
     for name, subset in subsets:
         # the table of labels lacks scores that are of whole cases alone
-        for score in (score for score in scores if name == OVERALL or score.name in subset):
+        known = [score for score in scores if name == OVERALL or score.name in subset]
+        for score in known:
             row = score_row(subset, score, settings=settings)
             rows.append({"subset": name, "score": score.name, "direction": score.direction, **row})
             problems += _complaints(name, score, subset, row)
@@ -187,22 +188,18 @@ def _threshold_figures(
     failures: np.ndarray, confidences: np.ndarray, threshold: float
 ) -> dict[str, float]:
     curve = quality_control_curve(failures, confidences)
-    nothing_to_find = failures.all() or not failures.any()
-    end = f"dice_below_{threshold:g}"
-    return {
-        f"failures_{end}": int(failures.sum()),
-        f"auroc_{end}": fd.failure_auroc(failures, confidences),
-        f"average_precision_{end}": fd.failure_average_precision(failures, confidences),
-        **{
-            f"{name}_{end}": math.nan if nothing_to_find else value
-            for name, value in {
-                "quality_control_area": curve.area,
-                "quality_control_area_ideal": curve.ideal_area,
-                "quality_control_area_random": curve.random_area,
-                "flagged_to_5_percent": curve.flagged_to_reach(),
-            }.items()
-        },
+    figures = {
+        "auroc": fd.failure_auroc(failures, confidences),
+        "average_precision": fd.failure_average_precision(failures, confidences),
+        "quality_control_area": curve.area,
+        "quality_control_area_ideal": curve.ideal_area,
+        "quality_control_area_random": curve.random_area,
+        "flagged_to_5_percent": curve.flagged_to_reach(),
     }
+    if failures.all() or not failures.any():  # nothing to find
+        figures = dict.fromkeys(figures, math.nan)
+    named = {"failures": int(failures.sum()), **figures}
+    return {f"{name}_dice_below_{threshold:g}": value for name, value in named.items()}
 
 
 def _intervals(

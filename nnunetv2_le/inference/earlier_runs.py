@@ -46,7 +46,12 @@ def warn_of_other_settings(
         settings: what records note of this run.
     """
     others = [name for name in record_names(folder) if name not in set(cases)]
-    different = [name for name in others if not _has(folder, name, settings)]
+    different = [
+        name
+        for name in others
+        # one that cannot be read is being written, or left to --continue_prediction
+        if has_settings(folder / "cases" / f"{name}.json", settings) is False
+    ]
     if different:
         logger.warning(
             "%d cases of an earlier run with other members or settings (%s%s) stay in %s and in "
@@ -58,9 +63,15 @@ def warn_of_other_settings(
         )
 
 
-def _has(folder: Path, case: str, settings: Mapping[str, Any]) -> bool:
+def has_settings(record_file: Path, settings: Mapping[str, Any]) -> bool | None:
+    """Whether the record of a case notes these settings; None where it cannot be read.
+
+    Args:
+        record_file: the case's record.
+        settings: what records note of a run.
+    """
     try:
-        record = json.loads((folder / "cases" / f"{case}.json").read_text(encoding="utf-8"))
+        record = json.loads(record_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return True  # it is being written, or left to --continue_prediction
+        return None
     return all(record.get(name) == value for name, value in settings.items())

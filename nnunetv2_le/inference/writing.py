@@ -5,7 +5,6 @@ no command of nnU-Net looks) and moved when it is complete. ``cases/CASE.json`` 
 its presence means that the case is done.
 """
 
-import json
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_le.errors import OutputError
-from nnunetv2_le.inference.earlier_runs import require_own_files, warn_of_other_settings
+from nnunetv2_le.inference.earlier_runs import (
+    has_settings,
+    require_own_files,
+    warn_of_other_settings,
+)
 from nnunetv2_le.inference.judging import Judge
 from nnunetv2_le.inference.map_files import write_map
 from nnunetv2_le.inference.model import Model
@@ -61,11 +64,7 @@ class CaseWriter:
         """Whether an earlier run wrote all that this one would write, with the same members."""
         if not all(path.is_file() for path in self.files(case)):
             return False
-        try:
-            record = json.loads(self.record_file(case).read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        return all(record.get(name) == value for name, value in self._settings_record().items())
+        return has_settings(self.record_file(case), self._settings_record()) is True
 
     def forget(self, case: str) -> None:
         """From now on the case is neither done nor failed; its files stay until it is written."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from inference.model_folders import TinyModel
 
-from nnunetv2_le.calibration.labelled_cases import LabelledCase, folder_cases, read_groups
+from nnunetv2_le.calibration.labelled_cases import LabelledCase, folder_cases
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.inference.model import Model, load_model
 
@@ -98,12 +98,3 @@ def test_names_of_no_preprocessed_case_are_safe_without_a_split(
     assert not caplog.records
     cases_of(model, tmp_path, fold, names=("a",))
     assert "cannot be checked" in caplog.text
-
-
-def test_a_case_of_two_patients_is_refused(tmp_path: Path) -> None:
-    table = tmp_path / "patients.csv"
-    table.write_text("case,patient\na,one\nb,two\na,one\n")
-    assert read_groups(table, ("b", "a")) == ("two", "one")
-    table.write_text("case,patient\na,one\nb,two\na,two\nb,three\n")
-    with pytest.raises(InputError, match="2 cases to more than one patient, the first is a: one,"):
-        read_groups(table, ("b", "a"))

@@ -1,10 +1,12 @@
 """Patients that a network knows from other cases of its training."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from nnunetv2_le.calibration.patients import warn_of_known_patients
+from nnunetv2_le.calibration.patients import read_groups, warn_of_known_patients
+from nnunetv2_le.errors import InputError
 
 PATIENTS = {case: f"patient_{case[0]}" for case in ("a1", "a2", "b1", "d1")}
 
@@ -26,3 +28,12 @@ def test_a_split_by_patient_passes_in_silence(
 ) -> None:
     warn_of_known_patients(["b1", "d1"], patients=PATIENTS, trained=trained, folds=(1, 2))
     assert not caplog.records
+
+
+def test_a_case_of_two_patients_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\na,one\nb,two\na,one\n")
+    assert read_groups(table, ("b", "a")) == ("two", "one")
+    table.write_text("case,patient\na,one\nb,two\na,two\nb,three\n")
+    with pytest.raises(InputError, match="2 cases to more than one patient, the first is a: one,"):
+        read_groups(table, ("b", "a"))
