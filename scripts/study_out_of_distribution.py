@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution  # noqa: E402
+from nnunetv2_le.calibration.out_of_distribution import OutOfDistribution
 
 NEW_CASES = 200
 SHARED = 0.7  # of the variance within a patient with several cases
