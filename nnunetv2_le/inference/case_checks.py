@@ -9,14 +9,14 @@ from jaxtyping import Shaped
 
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.model import Model
-from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
+from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off, is_damaged
 
 
 def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
     """Refuse files that cannot be what the model needs, before any is read.
 
     Raises:
-        CaseError: more files than channels, or one is missing, cut off or not finite.
+        CaseError: more files than channels, or one is missing, cut off, damaged or not finite.
     """
     if len(images) > len(model.dataset_json["channel_names"]):
         require_channels(len(images), images, model)
@@ -27,6 +27,11 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
             raise CaseError(
                 f"{path} cannot be read: it ends before the length that its header states. Copy it "
                 "again from where it came from."
+            )
+        if is_damaged(path):
+            raise CaseError(
+                f"{path} cannot be read: its content is damaged (gzip's checksum does not fit). "
+                "Copy it again from where it came from."
             )
         if has_bad_intensities(path):
             raise CaseError(not_finite(str(path)))
@@ -106,4 +111,7 @@ def require_array(
 
 def not_finite(image: str) -> str:
     """What is said of an image with values that are no numbers."""
-    return f"{image} has infinite or missing (NaN) intensities. Replace them before predicting."
+    return (
+        f"{image} has infinite or missing (NaN) intensities, or ones beyond float32 (3.4e38). "
+        "Replace them before predicting."
+    )

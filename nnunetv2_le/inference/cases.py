@@ -279,6 +279,12 @@ def _prepared(
 ) -> PreparedCase:
     if not np.isfinite(data).all():
         raise CaseError(not_finite(f"The image of {name}"))
+    if data.size and all(channel.min() == channel.max() for channel in data):
+        logger.warning(
+            "%s has one and the same intensity everywhere (after nnU-Net's normalization): its "
+            "segmentation and scores say nothing. Look at the image.",
+            name,
+        )
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
             labels[0], model.label_manager.foreground_labels, data.dtype

@@ -1,16 +1,16 @@
 """What ITK does not say about a NIfTI file.
 
-It reads a file that was cut off without an error, writes one to a full disk without an error, and
-reads infinite and missing intensities as 0
+It reads a file that was cut off, or whose compressed content is damaged, without an error, writes
+one to a full disk without an error, and reads infinite and missing intensities as 0
 (``documentation/decisions/007-files-appear-whole.md``). It also reads a file named ``.nii.gz`` that
 is not compressed, so the first two bytes say what a file is, and not its name.
 """
 
-import gzip
 import math
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 _GZIP = b"\x1f\x8b"
+_GZIP_MEMBER = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header and checksum
 _CHUNK_BYTES = 2**20
+_NOT_READABLE = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 
 
 def is_cut_off(path: Path) -> bool:
@@ -33,16 +35,26 @@ def is_cut_off(path: Path) -> bool:
     if not _is_nifti(path):
         return False
     try:
-        image = _load(path)
-    except (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError):
+        expected = _expected_length(path)
+    except _NOT_READABLE:
         return True  # not even its header is whole
-    voxels = math.prod(int(size) for size in image.dataobj.shape)
-    expected = int(image.dataobj.offset) + voxels * int(image.get_data_dtype().itemsize)
     if not _is_compressed(path):
         return path.stat().st_size < expected
     # gzip notes the length of its content in the last four bytes, modulo 2**32; files of several
     # gzip members, and those with something behind them, have to be read to their end
-    return _noted_length(path) != expected % 2**32 and _length(path) < expected
+    return _noted_length(path) != expected % 2**32 and _content(path).length < expected
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether what a compressed NIfTI file holds is not what was compressed into it.
+
+    ITK does not compare the checksum that gzip keeps, so that a flipped bit or a block of zeros
+    gives an image with other intensities. The whole file is decompressed for this.
+
+    Args:
+        path: an existing file; every other kind of file is not damaged.
+    """
+    return _is_nifti(path) and _is_compressed(path) and _content(path).is_damaged
 
 
 def has_bad_intensities(path: Path) -> bool:
@@ -77,19 +89,43 @@ def _load(path: Path) -> Any:
     return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
 
 
+def _expected_length(path: Path) -> int:
+    """Length of the content as its header states it."""
+    image = _load(path)
+    voxels = math.prod(int(size) for size in image.dataobj.shape)
+    return int(image.dataobj.offset) + voxels * int(image.get_data_dtype().itemsize)
+
+
 def _noted_length(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(-4, os.SEEK_END)
         return int(struct.unpack("<I", file.read(4))[0])
 
 
-def _length(path: Path) -> int:
-    """Length of the content as far as it can be read."""
-    length = 0
-    try:
-        with gzip.open(path) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                length += len(chunk)
-    except (OSError, EOFError, zlib.error):
-        pass
-    return length
+@dataclass(frozen=True)
+class _Content:
+    """What is in a gzip file: the length of its whole members, and whether a part is wrong."""
+
+    length: int
+    is_damaged: bool
+
+
+def _content(path: Path) -> _Content:
+    """Read all gzip members; zlib compares their checksums."""
+    length, of_member, member = 0, 0, zlib.decompressobj(_GZIP_MEMBER)
+    with path.open("rb") as file:
+        piece = file.read(_CHUNK_BYTES)
+        while piece:
+            try:
+                of_member += len(member.decompress(piece, _CHUNK_BYTES))
+            except zlib.error:
+                return _Content(length, is_damaged=True)
+            if member.eof:
+                length, of_member = length + of_member, 0
+                piece = member.unused_data or file.read(_CHUNK_BYTES)
+                if not piece.startswith(_GZIP[: len(piece)]):
+                    break  # something else behind the content, which no reader looks at
+                member = zlib.decompressobj(_GZIP_MEMBER)
+            else:
+                piece = member.unconsumed_tail or file.read(_CHUNK_BYTES)
+    return _Content(length, is_damaged=False)

@@ -167,3 +167,23 @@ def test_an_array_that_does_not_fit_is_refused(
     previous = None if before is None else np.zeros(before, dtype=np.uint8)
     with pytest.raises(CaseError, match=match):
         prepare_array(np.zeros(shape), cascade, spacing_mm=spacing_mm, previous_stage=previous)
+
+
+def test_a_damaged_file_is_named(two: Model, tmp_path: Path):
+    files = TinyImage(shape=(40, 50, 60), num_channels=2).write(tmp_path)
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 0x10
+    files[1].write_bytes(content)
+    said = r"case_0001.nii.gz cannot be read: its content is damaged.*Copy it again"
+    with pytest.raises(CaseError, match=said):
+        prepare_case(Case("case", tuple(files)), two)
+
+
+def test_an_image_that_shows_nothing_is_said(two: Model, caplog: Any):
+    image = np.zeros((2, 20, 20, 20), dtype=np.float32)
+    prepare_array(image, two, spacing_mm=(1, 1, 1), name="blank")
+    assert "blank has one and the same intensity everywhere" in caplog.text
+    caplog.clear()
+    image[1] = np.random.default_rng(0).normal(size=image[1].shape)
+    prepare_array(image, two, spacing_mm=(1, 1, 1), name="one channel is blank")
+    assert caplog.text == ""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off
+from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off, is_damaged
 
 
 @pytest.fixture(params=[".nii", ".nii.gz"])
@@ -96,3 +96,37 @@ def test_other_formats_are_not_judged(tmp_path: Path):
     file.write_bytes(b"no picture at all")
     assert not is_cut_off(file)
     assert not has_bad_intensities(file)
+
+
+@pytest.mark.parametrize("damage", ["one bit", "a block of zeros"])
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
+def test_damaged_content_is_seen(tmp_path: Path, damage: str, position: float):
+    content = bytearray(_write_noise(tmp_path / "a.nii.gz").read_bytes())
+    first = int(position * len(content))
+    if damage == "one bit":
+        content[first] ^= 0x10
+    else:
+        content[first : first + 4096] = bytes(len(content[first : first + 4096]))
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    assert is_damaged(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_sound_content_is_not_damaged(tmp_path: Path, ending: str, dtype: Any):
+    assert not is_damaged(write(tmp_path / f"a{ending}", dtype))
+    assert not is_damaged(_write_noise(tmp_path / f"b{ending}"))
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 600, b"some notes", b"\x1f"])
+def test_what_follows_the_content_is_no_damage(tmp_path: Path, behind: bytes):
+    content = write(tmp_path / "a.nii").read_bytes()
+    parts = gzip.compress(content[:500]) + gzip.compress(content[500:])
+    (tmp_path / "two.nii.gz").write_bytes(parts + behind)
+    assert not is_damaged(tmp_path / "two.nii.gz")
+    assert not is_cut_off(tmp_path / "two.nii.gz")
+
+
+def _write_noise(path: Path) -> Path:
+    values = np.random.default_rng(0).integers(-1000, 1000, (80, 90, 100), dtype=np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    return path
