@@ -31,12 +31,19 @@ _COPIED_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a prediction needs of a checkpoint; the optimizer's state is as large again."""
+    """What a prediction needs of a checkpoint; the optimizer's state is as large again.
+
+    Attributes:
+        plans: with which it was trained, as nnU-Net keeps them in every checkpoint.
+        dataset_json: the data set's description, likewise.
+    """
 
     weights: dict[str, Tensor]
     trainer_name: str
     configuration_name: str
     mirror_axes: tuple[int, ...] | None
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
 
 
 class CheckpointReader:
@@ -80,6 +87,8 @@ class CheckpointReader:
             trainer_name=content["trainer_name"],
             configuration_name=content["init_args"]["configuration"],
             mirror_axes=tuple(axes) if axes else None,
+            plans=content["init_args"].get("plans", {}),
+            dataset_json=content["init_args"].get("dataset_json", {}),
         )
 
 

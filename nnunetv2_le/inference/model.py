@@ -32,6 +32,7 @@ from nnunetv2_le.inference.checkpoints import (
     available_folds,
     checkpoint_names,
 )
+from nnunetv2_le.inference.one_model import require_one_model
 from nnunetv2_le.network.head_sources import HeadSource, head_source
 from nnunetv2_le.training.registry import register_trainers
 from nnunetv2_le.types import Labels
@@ -103,9 +104,9 @@ def load_model(
     trained_deep = not issubclass(trainer, no_deep_supervision.nnUNetTrainerNoDeepSupervision)
     sources = []
     for (name, fold), checkpoint in checkpoints.items():
-        loaded = _load_weights(
-            copy.deepcopy(network), checkpoint.weights, folder / f"fold_{fold}" / name
-        )
+        file = folder / f"fold_{fold}" / name
+        _require_trainer(checkpoint.trainer_name, like=trainer, checkpoint=file)
+        loaded = _load_weights(copy.deepcopy(network), checkpoint.weights, file)
         sources.append(head_source(loaded, deep_supervision=trained_deep).eval())
     label_manager = plans.get_label_manager(dataset_json)
     return Model(
@@ -124,6 +125,25 @@ def load_model(
     )
 
 
+def _require_trainer(name: str, *, like: type[nnUNetTrainer], checkpoint: Path) -> None:
+    """Refuse a trainer that makes the segmentation of other heads of the same network.
+
+    Raises:
+        CheckpointError: saying so.
+    """
+    if name == like.__name__:
+        return
+    fused, expected = (
+        getattr(trainer, "num_fused_heads", None) for trainer in (_find_trainer(name), like)
+    )
+    if fused != expected:
+        raise CheckpointError(
+            f"The checkpoints of one model have to agree, but {checkpoint} was trained by {name!r} "
+            f"(last heads fused: {fused}), others of {checkpoint.parents[1]} by "
+            f"{like.__name__!r} ({expected}). Leave one of them out with -f or -chk."
+        )
+
+
 def _in_order(folds: Sequence[Fold]) -> tuple[Fold, ...]:
     """Each once, in one order however they were named: features are those of the first."""
     return tuple(sorted(set(folds), key=lambda fold: (isinstance(fold, str), fold)))
@@ -136,18 +156,7 @@ def _read_all(
     checkpoints = {
         (name, fold): reader.read(folder, fold, name) for name in names for fold in folds
     }
-    (first_name, first_fold), first = next(iter(checkpoints.items()))
-    for (name, fold), other in checkpoints.items():
-        differing = ["configuration_name", "mirror_axes"]
-        if other.weights.keys() != first.weights.keys():  # other heads, or another network
-            differing.append("trainer_name")
-        for what in differing:
-            if getattr(other, what) != getattr(first, what):
-                raise CheckpointError(
-                    f"The checkpoints of one model have to agree, but {folder}/fold_{fold}/{name} "
-                    f"has {what} {getattr(other, what)!r} where fold_{first_fold}/{first_name} has "
-                    f"{getattr(first, what)!r}. Leave one of them out with -f or -chk."
-                )
+    require_one_model(checkpoints, folder)
     return checkpoints
 
 

@@ -74,7 +74,11 @@ class TinyModel:
                 "network_weights": network.state_dict(),
                 "optimizer_state": {},
                 "trainer_name": self.trainer,
-                "init_args": {"configuration": self.configuration},
+                "init_args": {
+                    "configuration": self.configuration,
+                    "plans": plans,
+                    "dataset_json": dataset,
+                },
                 "inference_allowed_mirroring_axes": self.mirror_axes,
                 "logging": {"losses": [np.float64(1.0), np.float32(0.5)]},
             }

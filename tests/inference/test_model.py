@@ -112,6 +112,8 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path):
     other = TinyModel(stages=4).write(tmp_path / "other")
     checkpoint(folder).write_bytes(checkpoint(other).read_bytes())
     with pytest.raises(CheckpointError, match=r"fold_0.* does not fit the network"):
+        load_model(folder, folds=[0])
+    with pytest.raises(CheckpointError, match=r"fold_1.* of shape \(.*where fold_0.*has \("):
         load_model(folder)
 
 
