@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_le.errors import SettingError
+
 Result = TypeVar("Result")
 
 
@@ -28,7 +30,9 @@ class Tapped(NamedTuple):
 class _Running(threading.local):
     """The collection of the call that runs in this thread."""
 
-    collection: dict[tuple[str, str], Tapped] | None = None
+    def __init__(self) -> None:
+        # not of the class: torch.compile guards what a thread has, also that it has nothing yet
+        self.collection: dict[tuple[str, str], Tapped] | None = None
 
 
 _running = _Running()
@@ -47,10 +51,20 @@ class Tap:
         self.name = name
 
     def __call__(self, layer: nn.Module, inputs: Any, output: Any) -> None:
-        """What torch calls when the layer has run."""
+        """What torch calls when the layer has run.
+
+        Raises:
+            SettingError: for the second time in one call.
+        """
         collection = _running.collection
-        if collection is not None:
-            collection[self.owner, self.name] = Tapped(output, torch.is_grad_enabled())
+        if collection is None:
+            return
+        if (self.owner, self.name) in collection:
+            raise SettingError(
+                f"The layer {self.name!r} ran several times in one call, so that it is not known "
+                "which run a head should see. Choose a layer that runs once."
+            )
+        collection[self.owner, self.name] = Tapped(output, torch.is_grad_enabled())
 
 
 def set_taps(network: nn.Module, names: Iterable[str], *, owner: str) -> None:

@@ -146,6 +146,40 @@ def test_it_trains_compiled_as_it_trains(shapes_unchecked):
     _assert_close(*gradients)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_ensemble_needs_no_call_before(backend, shapes_unchecked):
+    torch.compiler.reset()
+    ensemble = _ensemble()
+    compiled = torch.compile(ensemble, backend=backend)
+    found = []
+
+    def in_new_thread():  # where no ensemble ran before
+        found.extend(compiled(_images(seed)) for seed in (1, 1))
+
+    thread = threading.Thread(target=in_new_thread)
+    thread.start()
+    thread.join()
+    _assert_close(*found)
+
+
+def test_a_layer_that_runs_twice_in_training_alone_is_refused(shapes_unchecked):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(1, 1, 3, padding=1)
+            self.last = nn.Conv2d(1, 2, 1)
+
+        def forward(self, images):
+            values = self.first(images)
+            return self.last(self.first(values) if self.training else values)
+
+    ensemble = _ensemble(Twice(), ["first"])
+    ensemble.eval()(_images())
+    with pytest.raises(SettingError, match=r"^The layer 'first' ran several times in one call.*Ch"):
+        ensemble.train()(_images())
+    assert taps._running.collection is None
+
+
 # torch itself looks at the gradient of what is carried over the break, and warns about it
 @pytest.mark.filterwarnings("default")
 def test_a_graph_break_inside_the_network_changes_nothing(shapes_unchecked):
