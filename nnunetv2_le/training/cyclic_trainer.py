@@ -55,7 +55,7 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
     def on_train_start(self) -> None:
         """Remove what an earlier training of this fold kept: it would pass for this one's."""
         super().on_train_start()
-        if self.local_rank == 0:
+        if self.local_rank == 0 and not self.disable_checkpointing:
             for file in Path(self.output_folder).glob("checkpoint_cycle*.pth"):
                 match = re.search(r"_epoch(\d+)\.pth$", file.name)
                 if match and int(match.group(1)) >= self.current_epoch:

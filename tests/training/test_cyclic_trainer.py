@@ -124,6 +124,14 @@ def test_a_new_training_removes_what_an_earlier_one_kept(trained: Any) -> None:
     assert kept(second) == ["checkpoint_cycle0_epoch003.pth"]
 
 
+def test_a_training_without_checkpoints_leaves_those_of_an_earlier_one(trained: Any) -> None:
+    first = train(make(fold="all"))
+    second = make(fold="all")
+    second.disable_checkpointing = True
+    train(second)
+    assert kept(first) == KEPT
+
+
 def test_without_checkpoints_none_is_kept(trained: Any) -> None:
     trainer = make(fold="all")
     trainer.disable_checkpointing = True
