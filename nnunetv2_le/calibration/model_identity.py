@@ -1,10 +1,8 @@
 """What a calibration belongs to: the model, its members and the settings that scores depend on."""
 
-import hashlib
-from pathlib import Path
-
 from nnunetv2_le.calibration.calibration_file import Identity, fold_names
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.model_checksums import checksums
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.types import MemberPlan
 
@@ -50,29 +48,7 @@ def identity_of(
     )
 
 
-def checksums(model: Model) -> dict[str, str]:
-    """SHA-256 of each fold's checkpoint and of ``plans.json``."""
-    # of several checkpoints every one has its own name
-    is_one = len(model.checkpoint_names) == 1
-    files = {
-        f"{fold}" if is_one else f"{fold} {name}": model.folder / f"fold_{fold}" / name
-        for fold in model.folds
-        for name in model.checkpoint_names
-    }
-    return {name: _sha256(file) for name, file in files.items()} | {
-        "plans": _sha256(model.folder / "plans.json")
-    }
-
-
 def use_fused_heads(model: Model, num_fused_heads: int) -> None:
     """Let the last so many heads make the segmentation."""
     for source in model.sources:
         source.num_fused_heads = num_fused_heads
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(2**22):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -118,7 +118,7 @@ class ObservationWriter(CaseWriter):
         fold: str,
         settings: WorkSettings,
     ) -> None:
-        super().__init__(folder, predictor.model, predictor.settings, predictor.plan)
+        super().__init__(folder, predictor.ensemble, predictor.settings, predictor.plan)
         self.labelled = {labelled.case.name: labelled for labelled in cases}
         self.fold = fold
         self.contour_share = settings.contour_share

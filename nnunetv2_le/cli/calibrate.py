@@ -35,7 +35,7 @@ class Request:
     work_folder: Path | None
     previous_stage: Path | None
     families: tuple[str, ...] | None
-    num_samples: int
+    num_samples: int | None
     fusion: str
     step_size: float
     use_mirroring: bool
@@ -155,7 +155,10 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "model has)",
     )
     group.add_argument(
-        "-num_samples", type=int, default=10, metavar="N", help="samples of -members dropout"
+        "-num_samples",
+        type=int,
+        metavar="N",
+        help="samples of -members dropout (default: 10)",
     )
     group.add_argument("-fusion", choices=get_args(Fusion), default="mean", help="as in predict")
     group.add_argument("-step_size", type=float, default=0.5, help="tile step (default: 0.5)")

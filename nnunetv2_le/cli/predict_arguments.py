@@ -37,7 +37,7 @@ class PredictRequest:
     perform_everything_on_device: bool
     show_progress: bool
     families: tuple[str, ...] | None
-    num_samples: int
+    num_samples: int | None
     skip_heads: int
     fusion: str
     maps: tuple[str, ...]
@@ -89,7 +89,10 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "--save_probabilities", action="store_true", help="write fused probabilities (.npz, .pkl)"
     )
     parser.add_argument(
-        "--continue_prediction", action="store_true", help="keep what an earlier run finished"
+        "--continue_prediction",
+        "--c",
+        action="store_true",
+        help="keep what an earlier run finished",
     )
     parser.add_argument(
         "-npp",
@@ -126,7 +129,6 @@ def _add_members(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-num_samples",
         type=int,
-        default=10,
         metavar="N",
         help="samples of -members dropout (default: 10)",
     )

@@ -54,8 +54,8 @@ def warn_of_other_settings(
     ]
     if different:
         logger.warning(
-            "%d cases of an earlier run with other members or settings (%s%s) stay in %s and in "
-            "its tables. Give each kind of run a folder of its own.",
+            "%d cases of an earlier run with another model, other members or settings (%s%s) stay "
+            "in %s and in its tables. Give each kind of run a folder of its own.",
             len(different),
             ", ".join(different[:3]),
             ", ..." if len(different) > 3 else "",

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 NETWORK_FAMILIES = ("folds", "models", "checkpoints")
 """Families of trained networks, in the order in which ``lowest_uncertainty`` looks for one."""
 
+DEFAULT_NUM_SAMPLES = 10
+"""Dropout samples where nobody asks for a number."""
+
 
 @dataclass(frozen=True)
 class MemberRequest:
@@ -31,7 +34,7 @@ class MemberRequest:
 
     families: tuple[str, ...] | None
     mirror_axes: Sequence[int] | None
-    num_samples: int = 10
+    num_samples: int = DEFAULT_NUM_SAMPLES
     fusion: Fusion = "mean"
 
 

@@ -66,13 +66,35 @@ class CasePrediction:
         dtype = np.uint8 if max(self._painted()) < 255 else np.uint16
         array, view = self.grid.empty(dtype)
         decisions = self.accumulated.decisions
-        if decisions.shape[-3:] == self.grid.cropped_shape:
+        if not self.is_resampled:
             view[...] = self._paint(decisions, dtype)
             return array
         for rows, logits in self.grid.pieces(self.accumulated.fused_logits):
             decided = logits > 0 if self.labels.has_regions else logits.max(dim=0).indices
             view[rows] = self._paint(decided.numpy(), dtype)
         return array
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the network's grid is another than that of the (cropped) image."""
+        return self.accumulated.decisions.shape[-3:] != self.grid.cropped_shape
+
+    def volumes_ml(
+        self, segmentation: Integer[np.ndarray, "z y x"]
+    ) -> tuple[float, dict[str, float]]:
+        """Volume of a segmentation on the image's grid: of its foreground, and of each label.
+
+        Args:
+            segmentation: what ``segmentation`` gives.
+        """
+        voxel_ml = voxel_volume_ml(self.properties["spacing"])
+        values, counts = np.unique(segmentation, return_counts=True)
+        voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        foreground = sum(count for value, count in voxels.items() if value)
+        return foreground * voxel_ml, {
+            name: sum(voxels.get(part, 0) for part in np.atleast_1d(value).tolist()) * voxel_ml
+            for name, value in zip(self.labels.names, self.labels.values, strict=True)
+        }
 
     def probabilities(
         self,

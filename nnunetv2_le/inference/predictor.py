@@ -24,7 +24,7 @@ from nnunetv2_le.inference.ensemble import (
 )
 from nnunetv2_le.inference.grid_predictor import GridPredictor
 from nnunetv2_le.inference.judging import Judge, with_calibration
-from nnunetv2_le.inference.member_plan import MemberRequest, plan_members
+from nnunetv2_le.inference.member_plan import DEFAULT_NUM_SAMPLES, MemberRequest, plan_members
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.other_grids import plan_of_fused_heads, to_grid
 from nnunetv2_le.inference.prediction import CasePrediction, score_prediction
@@ -80,7 +80,7 @@ class LayerEnsemblePredictor:
         request = MemberRequest(
             families=self.settings.families,
             mirror_axes=self.model.mirror_axes if self.settings.use_mirroring else None,
-            num_samples=self.settings.num_samples,
+            num_samples=self.settings.num_samples or DEFAULT_NUM_SAMPLES,
             fusion=self.settings.fusion,
         )
         self.plan: MemberPlan = plan_members(self.ensemble, request)
@@ -225,7 +225,7 @@ class LayerEnsemblePredictor:
         where = Path(source) if isinstance(source, str) else source
         require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
-        writer = CaseWriter(Path(output), self.model, self.settings, self.plan, judge=self.judge)
+        writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)
         done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
         if done:

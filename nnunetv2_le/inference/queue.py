@@ -148,6 +148,7 @@ class CaseQueue:
         logger.debug("Traceback of %s:", case, exc_info=error)
         try:
             note_failure(self.writer.folder, case, reason)
+            self.writer.discard(case)
         except OSError:
             logger.warning("The failure of %s cannot be noted in %s.", case, self.writer.folder)
 

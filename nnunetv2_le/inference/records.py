@@ -36,6 +36,20 @@ def case_record(prediction: CasePrediction) -> dict[str, Any]:
     }
 
 
+def with_volumes(
+    record: dict[str, Any], volume_ml: float, by_label: dict[str, float]
+) -> dict[str, Any]:
+    """The record with the volumes of the segmentation that is written, where that was resampled.
+
+    Args:
+        record: what ``case_record`` gives, with volumes on the network's grid.
+        volume_ml: of the foreground.
+        by_label: of each label.
+    """
+    labels = {name: row | {"volume_ml": by_label[name]} for name, row in record["labels"].items()}
+    return record | {"scores": record["scores"] | {"volume_ml": volume_ml}, "labels": labels}
+
+
 def judgement_record(judgement: Judgement) -> dict[str, Any]:
     """What ``cases/CASE.json`` holds of a calibrated case besides."""
     return {

@@ -17,7 +17,7 @@ class PredictionSettings:
     Attributes:
         families: families of members that are kept; None keeps the heads and mirrors that there
             are.
-        num_samples: dropout samples.
+        num_samples: dropout samples; None takes 10.
         skip_heads: how many of the first heads do not enter the layer agreement (AULA).
         fusion: how the fused members become the segmentation.
         maps: voxel maps that are written; those made on demand also get columns in the tables.
@@ -31,7 +31,7 @@ class PredictionSettings:
     """
 
     families: tuple[str, ...] | None = None
-    num_samples: int = 10
+    num_samples: int | None = None
     skip_heads: int = 0
     fusion: Fusion = "mean"
     maps: tuple[str, ...] = DEFAULT_MAPS
@@ -58,9 +58,14 @@ class PredictionSettings:
             raise SettingError(
                 f"-skip_heads is a number of heads, 0 or more; got {self.skip_heads!r}."
             )
-        if self.num_samples < 2:
+        if self.num_samples is not None and self.num_samples < 2:
             raise SettingError(
                 f"-num_samples is a number of dropout samples, 2 or more; got {self.num_samples!r}."
+            )
+        if self.num_samples is not None and "dropout" not in (self.families or ()):
+            raise SettingError(
+                f"-num_samples {self.num_samples} is a number of dropout samples, but dropout is "
+                "not among -members. Add it, or leave -num_samples out."
             )
         if self.fusion not in get_args(Fusion):
             raise SettingError(f"-fusion takes {', '.join(get_args(Fusion))}; got {self.fusion!r}.")

@@ -5,6 +5,7 @@ no command of nnU-Net looks) and moved when it is complete. ``cases/CASE.json`` 
 its presence means that the case is done.
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,20 @@ from nnunetv2_le.inference.earlier_runs import (
     require_own_files,
     warn_of_other_settings,
 )
+from nnunetv2_le.inference.ensemble import Ensemble
 from nnunetv2_le.inference.judging import Judge
 from nnunetv2_le.inference.map_files import write_map
-from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.model_checksums import checksum_of_all
 from nnunetv2_le.inference.native_grid import NativeVolume
 from nnunetv2_le.inference.prediction import CasePrediction
-from nnunetv2_le.inference.records import case_record, judgement_record
+from nnunetv2_le.inference.records import case_record, judgement_record, with_volumes
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.tables import forget_failure, record_names
 from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
 from nnunetv2_le.uncertainty.map_names import every_map_name, on_demand_maps
+
+logger = logging.getLogger(__name__)
 
 
 class CaseWriter:
@@ -37,7 +41,7 @@ class CaseWriter:
 
     Args:
         folder: OUT.
-        model: decides file ending and how nnU-Net writes segmentations.
+        ensemble: the models; the first decides file ending and how nnU-Net writes segmentations.
         settings: decides which files there are.
         plan: the members of the run.
         judge: of a calibrated model.
@@ -46,18 +50,19 @@ class CaseWriter:
     def __init__(
         self,
         folder: Path,
-        model: Model,
+        ensemble: Ensemble,
         settings: PredictionSettings,
         plan: MemberPlan,
         *,
         judge: Judge | None = None,
     ) -> None:
         self.folder = folder
-        self.model = model
+        self.model = ensemble.first
         self.settings = settings
         self.plan = plan
         self.judge = judge
-        self.ending: str = model.dataset_json["file_ending"]
+        self.weights = checksum_of_all(ensemble.models)
+        self.ending: str = self.model.dataset_json["file_ending"]
         self._cases: frozenset[str] = frozenset()
 
     def is_done(self, case: str) -> bool:
@@ -83,6 +88,22 @@ class CaseWriter:
         if self.settings.save_features:
             files.append(self.features_file(case))
         return [*files, self.record_file(case)]
+
+    def discard(self, case: str) -> None:
+        """Remove what earlier runs wrote of a case that has no result now.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        found = [
+            path
+            for path in dict.fromkeys([*self._any_files(case), *self.files(case)])
+            if os.path.lexists(path) and not self._is_of_other(path, case)
+        ]
+        for path in found:
+            path.unlink(missing_ok=True)
+        if found:
+            logger.warning("%s: what an earlier run wrote of it was removed.", case)
 
     def _remove_files_of_other_settings(self, case: str) -> None:
         """What this run would not replace."""
@@ -176,6 +197,9 @@ class CaseWriter:
             lambda path: writer.write_seg(segmentation, str(path), prediction.properties),
             output=self.folder,
         )
+        record = case_record(prediction) | self._settings_record()
+        if prediction.is_resampled:
+            record = with_volumes(record, *prediction.volumes_ml(segmentation))
         del segmentation
         if settings.save_probabilities:
             self._write_probabilities(self.folder, prediction, None)
@@ -185,7 +209,6 @@ class CaseWriter:
             self._write_heads(prediction)
         if settings.save_features:
             self._write_features(prediction)
-        record = case_record(prediction) | self._settings_record()
         if self.judge is not None:
             record["judgement"] = judgement_record(self.judge.judge(prediction))
         write_json(self.record_file(case), record, output=self.folder)
@@ -245,7 +268,7 @@ class CaseWriter:
         )
 
     def _settings_record(self) -> dict[str, Any]:
-        """What scores and columns of a case depend on, apart from the model and the image."""
+        """What scores and columns of a case depend on, apart from the image."""
         settings = self.settings
         with_columns = set(settings.maps) & set(on_demand_maps(self.plan.families))
         return {
@@ -255,6 +278,7 @@ class CaseWriter:
             "use_mirroring": settings.use_mirroring and bool(self.model.mirror_axes),
             "use_gaussian": settings.use_gaussian,
             "on_demand_maps": sorted(with_columns),
+            "weights": self.weights,
             "members": {family.name: list(family.members) for family in self.plan.families},
             "calibration": None if self.judge is None else self.judge.key,
         }

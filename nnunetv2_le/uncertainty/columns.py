@@ -96,12 +96,13 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
                 unit, "higher_is_worse", f"{text}: {_AGGREGATION_TEXT[aggregation]}"
             )
     columns["volume_ml"] = ColumnDescription(
-        "ml", "none", "volume of the fused segmentation (images of two axes: of a slice of 1 mm)"
+        "ml", "none", "volume of the written segmentation (images of two axes: of a slice of 1 mm)"
     )
     columns["volume_std_ml"] = ColumnDescription(
         "ml",
         "higher_is_worse",
-        "standard deviation over members of the sum of their labels' volumes",
+        "standard deviation over members of the sum of their labels' volumes, on the network's "
+        "grid",
     )
     return columns
 

@@ -55,6 +55,11 @@ ERRORS = {
     "unknown": ("one", "-f 0 -members head", ("-members takes heads", "got head.")),
     "no match": ("a", "-f 0 -chk best_*.pth", ("'best_*.pth'", "checkpoint_cycle_0.pth, ")),
     "no surest": ("a", "-f 0 -chk *_0.pth -fusion lowest_uncertainty", ("Add one to -members",)),
+    "samples of nothing": (
+        "one",
+        "-f 0 -members heads -num_samples 5",
+        ("-num_samples 5", "dropout is not among -members"),
+    ),
     "one sample": ("one", "-f 0 -members dropout -num_samples 1", ("-num_samples", "2 or more")),
     "skipped heads of one head": ("one", "-f 0 -skip_heads 9", ("-skip_heads 9", "Add heads")),
     "skipped heads of mirrors": (

@@ -24,7 +24,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predictor(folder: Path, *families: str, **settings: Any) -> LayerEnsemblePredictor:
-    chosen = PredictionSettings(families=families or None, num_samples=3, **settings)
+    chosen = PredictionSettings(
+        families=families or None, num_samples=3 if "dropout" in families else None, **settings
+    )
     return LayerEnsemblePredictor.from_model_folder(folder, chosen, show_progress=False)
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from inference.model_folders import TinyModel
+import SimpleITK as sitk
+from inference.model_folders import TinyImage, TinyModel
 
 from nnunetv2_le.inference import prediction as prediction_module
 from nnunetv2_le.inference.cases import prepare_array
@@ -103,3 +105,25 @@ def test_maps_that_nobody_wants_are_dropped_and_the_rest_stays(
     np.testing.assert_array_equal(
         small.voxel_map("heads_variance"), whole.voxel_map("heads_variance")
     )
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_volumes_in_the_tables_are_those_of_the_written_segmentation(tmp_path: Path, regions: bool):
+    names: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
+    layout = {"labels": names, "regions_class_order": (1, 2)} if regions else {}
+    model = TinyModel(spacing=(3.0, 1.2, 1.2), mirror_axes=None, **layout).write(tmp_path / "model")
+    TinyImage((12, 40, 44), (8.0, 1.0, 0.9), border=2).write(tmp_path / "in")
+    predictor = LayerEnsemblePredictor.from_model_folder(model, show_progress=False)
+    assert predictor.predict_folder(tmp_path / "in", tmp_path / "out").done == ("case",)
+    image = sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz"))
+    written, voxel_ml = sitk.GetArrayFromImage(image), np.prod(image.GetSpacing()) / 1000
+    row = pd.read_csv(tmp_path / "out" / "uncertainty.csv").iloc[0]
+    assert row["volume_ml"] == pytest.approx((written > 0).sum() * voxel_ml, rel=1e-5)
+    rows = pd.read_csv(tmp_path / "out" / "uncertainty_per_label.csv").set_index("label_name")
+    values = {"whole": [1, 2], "core": [2]} if regions else {"front": [1], "back": [2]}
+    for label, parts in values.items():
+        expected = np.isin(written, parts).sum() * voxel_ml
+        assert rows.loc[label, "volume_ml"] == pytest.approx(expected, rel=1e-5)
+    case = next(iter(predictor.predict_files([path]) for path in (tmp_path / "in").iterdir()))
+    assert case.is_resampled
+    assert case.scores.scores["volume_ml"] != pytest.approx(row["volume_ml"], rel=1e-3)

@@ -1,5 +1,6 @@
 """What counts as finished, and what a case that is predicted again leaves of its former self."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def predict(model: Model, source: Path, output: Path, **settings: Any) -> bool:
 
 def writer(model: Model, output: Path, **settings: Any) -> CaseWriter:
     predictor = LayerEnsemblePredictor(model, replace(SETTINGS, **settings), show_progress=False)
-    return CaseWriter(output, model, predictor.settings, predictor.plan)
+    return CaseWriter(output, predictor.ensemble, predictor.settings, predictor.plan)
 
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -184,8 +185,41 @@ def test_cases_of_another_kind_in_the_tables_are_said(
     for settings, said in (({}, False), ({"families": ("heads", "mirrors")}, True)):
         caplog.clear()
         writer(model, tmp_path, **settings).open_output(["another"], is_alone=True)
-        assert ("1 cases of an earlier run with other members" in caplog.text) == said
+        assert (
+            "1 cases of an earlier run with another model, other members" in caplog.text
+        ) == said
     caplog.clear()
     ours = writer(model, tmp_path, families=("heads", "mirrors"))
     ours.open_output([path.stem for path in (tmp_path / "cases").iterdir()], is_alone=True)
     assert caplog.text == ""
+
+
+def test_another_model_of_the_same_kind_is_another_kind_of_run(
+    model: Model, source: Path, tmp_path: Path, caplog: Any
+):
+    other = load_model(TinyModel(mirror_axes=(2,), seed=1).write(tmp_path / "other"), folds=[0])
+    output = tmp_path / "out"
+    assert not predict(model, source, output)
+    writer(other, output).open_output(["another"], is_alone=True)
+    assert "1 cases of an earlier run with another model, other members" in caplog.text
+    assert not predict(other, source, output)
+    assert predict(other, source, output)
+
+
+def test_a_case_that_fails_keeps_nothing_of_an_earlier_run(
+    model: Model, source: Path, tmp_path: Path, caplog: Any
+):
+    images, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(source, images)
+    predictor = LayerEnsemblePredictor(
+        model, replace(SETTINGS, save_heads=True, save_probabilities=True), show_progress=False
+    )
+    assert predictor.predict_folder(images, output).done
+    (case,) = (path.stem for path in (output / "cases").iterdir())
+    (output / f"{case}_notes.txt").write_text("mine")
+    image = next(images.iterdir())
+    image.write_bytes(image.read_bytes()[:200])
+    assert predictor.predict_folder(images, output).failed
+    left = {path.name for path in output.rglob(f"{case}*") if path.is_file()}
+    assert left == {f"{case}_notes.txt", f"{case}.failed"}
+    assert "what an earlier run wrote of it was removed" in caplog.text
