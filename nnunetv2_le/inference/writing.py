@@ -23,7 +23,7 @@ from nnunetv2_le.inference.earlier_runs import (
 from nnunetv2_le.inference.ensemble import Ensemble
 from nnunetv2_le.inference.judging import Judge
 from nnunetv2_le.inference.map_files import write_map
-from nnunetv2_le.inference.model_checksums import checksum_of_all
+from nnunetv2_le.inference.model_checksums import fingerprint
 from nnunetv2_le.inference.native_grid import NativeVolume
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record, judgement_record, with_volumes
@@ -61,7 +61,7 @@ class CaseWriter:
         self.settings = settings
         self.plan = plan
         self.judge = judge
-        self.weights = checksum_of_all(ensemble.models)
+        self.weights = fingerprint(ensemble.models)
         self.ending: str = self.model.dataset_json["file_ending"]
         self._cases: frozenset[str] = frozenset()
 
