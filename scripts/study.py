@@ -3,7 +3,7 @@
 
 One command a data set:
 
-    export nnUNet_raw=... nnUNet_preprocessed=...
+    export nnUNet_raw=... nnUNet_preprocessed=... OMP_WAIT_POLICY=PASSIVE
     python scripts/study.py hippocampus -o FOLDER
     python scripts/study.py lidc -o FOLDER
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Families of members side by side on real data: the table of documentation/results.md.
 
-    export nnUNet_raw=... nnUNet_preprocessed=...
+    export nnUNet_raw=... nnUNet_preprocessed=... OMP_WAIT_POLICY=PASSIVE
     python scripts/study_members.py hippocampus -o FOLDER -methods stock layer_ensemble -seeds 0 1 2
     python scripts/study_members.py hippocampus -o FOLDER --table
 
