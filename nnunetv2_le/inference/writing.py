@@ -8,7 +8,7 @@ its presence means that the case is done.
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +95,19 @@ class CaseWriter:
         Raises:
             OSError: a file cannot be removed.
         """
+        if self._remove_files(case, but=()):
+            logger.warning("%s: what an earlier run wrote of it was removed.", case)
+
+    def _remove_files(self, case: str, *, but: Collection[Path]) -> list[Path]:
+        """Remove a case's files of any settings but some, and none of another case."""
         found = [
             path
             for path in dict.fromkeys([*self._any_files(case), *self.files(case)])
-            if os.path.lexists(path) and not self._is_of_other(path, case)
+            if path not in but and os.path.lexists(path) and not self._is_of_other(path, case)
         ]
         for path in found:
             path.unlink(missing_ok=True)
-        if found:
-            logger.warning("%s: what an earlier run wrote of it was removed.", case)
-
-    def _remove_files_of_other_settings(self, case: str) -> None:
-        """What this run would not replace."""
-        replaced = set(self.files(case))
-        for path in self._any_files(case):
-            if path not in replaced and os.path.lexists(path) and not self._is_of_other(path, case):
-                path.unlink(missing_ok=True)
+        return found
 
     def _is_of_other(self, path: Path, case: str) -> bool:
         """Whether a file is that of a case whose name begins with this one's and goes on."""
@@ -189,7 +186,7 @@ class CaseWriter:
 
     def _write(self, prediction: CasePrediction) -> None:
         case, settings = prediction.case, self.settings
-        self._remove_files_of_other_settings(case)
+        self._remove_files(case, but=self.files(case))  # what this run would not replace
         writer = self.model.plans.image_reader_writer_class()
         segmentation = prediction.segmentation()
         replace_whole(

@@ -158,7 +158,7 @@ def test_a_case_leaves_the_files_of_one_whose_name_goes_on(
         ours.record_file(other).write_text("{}")
     theirs = written_map(tmp_path, other, "entropy")  # or the map heads_entropy of "scan"
     stale = written_map(tmp_path, "scan", "mirrors_entropy")
-    ours._remove_files_of_other_settings("scan")
+    ours._remove_files("scan", but=ours.files("scan"))
     assert theirs.is_file()
     assert not stale.exists()
 
@@ -168,7 +168,7 @@ def test_a_long_name_is_no_reason_to_fail(model: Model, tmp_path: Path):
     case = "c" * 230
     ours.open_output([case], is_alone=True)
     stale = written_map(tmp_path, case, "entropy")
-    ours._remove_files_of_other_settings(case)
+    ours._remove_files(case, but=ours.files(case))
     assert not stale.exists()
 
 
