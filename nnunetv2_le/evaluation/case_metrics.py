@@ -37,6 +37,7 @@ from nnunetv2_le.evaluation.rater_metrics import rater_figures
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
 from nnunetv2_le.evaluation.surface_distance import surface_distances
+from nnunetv2_le.inference.nifti_checks import fault
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
 
 
@@ -128,8 +129,10 @@ def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float,
     """A label map (depth, height, width) and its spacing in mm, through nnU-Net's reader.
 
     Raises:
-        InputError: if the file cannot be read or holds no labels.
+        InputError: if the file cannot be read, is not whole or holds no labels.
     """
+    if file.is_file() and (found := fault(file)):  # ITK reads such files without an error
+        raise InputError(f"{file} cannot be read: {found}")
     try:
         image, properties = reader.read_seg(str(file))
     except Exception as error:  # every reader raises its own

@@ -1,15 +1,19 @@
 """What files and arrays of a case have to be, said in one line where they are not."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from jaxtyping import Shaped
 
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.model import Model
-from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off, is_damaged
+from nnunetv2_le.inference.nifti_checks import fault, has_bad_intensities, has_voxel_size
+
+logger = logging.getLogger(__name__)
 
 
 def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
@@ -23,16 +27,13 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
     for path in (*images, *([previous_stage] if previous_stage else [])):
         if not path.is_file():
             raise CaseError(f"{path} does not exist. Check the name and the channel number.")
-        if is_cut_off(path):
+        if found := fault(path):
             raise CaseError(
-                f"{path} cannot be read: it ends before the length that its header states. Copy it "
-                "again from where it came from."
+                f"{path} cannot be read: {found}. Copy it again from where it came from."
             )
-        if is_damaged(path):
-            raise CaseError(
-                f"{path} cannot be read: its content is damaged (gzip's checksum does not fit). "
-                "Copy it again from where it came from."
-            )
+        _require_one_value_a_voxel(path)
+        if not has_voxel_size(path):
+            logger.warning("%s states no voxel size (pixdim is 0): 1 mm is assumed.", path)
         if has_bad_intensities(path):
             raise CaseError(not_finite(str(path)))
 
@@ -56,6 +57,23 @@ def require_channels(found: int, images: Sequence[Path], model: Model) -> None:
         f"Expected {len(names)} channel(s) ({', '.join(names)}); got {found} in {files}. Add or "
         "remove channels."
     )
+
+
+def _require_one_value_a_voxel(path: Path) -> None:
+    """Refuse vectors and colours, of which nnU-Net's reader makes channels of a wrong axis."""
+    if path.suffix not in {".gz", ".nii", ".nrrd", ".mha"}:
+        return  # colours of a PNG or TIFF are channels
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return  # what reads it says why it cannot
+    if reader.GetNumberOfComponents() > 1:
+        raise CaseError(
+            f"Expected one value a voxel in {path}; got {reader.GetNumberOfComponents()} (a vector "
+            "or colour image). Write each channel to a file of its own."
+        )
 
 
 def require_shape(previous_stage: str, shape: tuple[int, ...], of_image: tuple[int, ...]) -> None:

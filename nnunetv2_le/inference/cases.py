@@ -285,6 +285,12 @@ def _prepared(
             "segmentation and scores say nothing. Look at the image.",
             name,
         )
+    if len(model.configuration.patch_size) == 3 and 1 in properties["shape_before_cropping"]:
+        logger.warning(
+            "%s is a single slice, but the model was trained on volumes: its segmentation may say "
+            "little. Predict the whole volume, or take a 2d model.",
+            name,
+        )
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
             labels[0], model.label_manager.foreground_labels, data.dtype

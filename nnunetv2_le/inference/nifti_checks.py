@@ -6,6 +6,7 @@ one to a full disk without an error, and reads infinite and missing intensities 
 is not compressed, so the first two bytes say what a file is, and not its name.
 """
 
+import gzip
 import math
 import os
 import struct
@@ -57,6 +58,34 @@ def is_damaged(path: Path) -> bool:
     return _is_nifti(path) and _is_compressed(path) and _content(path).is_damaged
 
 
+def fault(path: Path) -> str | None:
+    """What is wrong with the content of a NIfTI file, for a message; None if it is whole.
+
+    Args:
+        path: an existing file; every other kind of file has no fault.
+    """
+    if is_cut_off(path):
+        return "it ends before the length that its header states"
+    if is_damaged(path):
+        return "its content is damaged (gzip's checksum does not fit)"
+    return None
+
+
+def has_voxel_size(path: Path) -> bool:
+    """Whether a NIfTI file states how large its voxels are; True for every other kind of file.
+
+    ITK takes 1 mm where the header has 0. An axis of one voxel may do without.
+
+    Args:
+        path: a NIfTI file that is whole, or any other file.
+    """
+    if not _is_nifti(path):
+        return True
+    header = _stated_header(path)
+    axes = zip(header.get_data_shape()[:3], header["pixdim"][1:4], strict=False)
+    return all(length == 1 or size != 0 for length, size in axes)
+
+
 def has_bad_intensities(path: Path) -> bool:
     """Whether a NIfTI file of floats holds infinite or missing (NaN) ones; else False.
 
@@ -87,6 +116,15 @@ def _load(path: Path) -> Any:
     content = path.read_bytes()
     is_second = nibabel.Nifti2Header.may_contain_header(content)
     return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
+
+
+def _stated_header(path: Path) -> Any:
+    """The header as it lies in the file; nibabel's images come with what it mended."""
+    with (gzip.open if _is_compressed(path) else open)(path, "rb") as file:
+        content = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    is_second = nibabel.Nifti2Header.may_contain_header(content)
+    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    return kind(content[: kind.sizeof_hdr], check=False)
 
 
 def _expected_length(path: Path) -> int:

@@ -19,6 +19,8 @@ from nnunetv2_le.training.schedules import (
     require_cycles,
 )
 
+_EARLIER = "earlier_"  # before the name of a kept checkpoint
+
 
 class CyclicLearningRateTrainer(OwnLengthTrainer):
     """nnU-Net's training in cycles of the learning rate: a checkpoint ensemble from one training.
@@ -53,14 +55,37 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
         )
 
     def on_train_start(self) -> None:
-        """Remove what an earlier training of this fold kept: it would pass for this one's."""
+        """Put aside what an earlier training of this fold kept: it would pass for this one's.
+
+        Those of a whole training are renamed, ``earlier_checkpoint_cycle...``, and removed when
+        this one has ended, as nnU-Net replaces its final checkpoint then; those of a training that
+        was given up are removed.
+        """
         super().on_train_start()
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        folder = Path(self.output_folder)
+        is_given_up = any(folder.glob(f"{_EARLIER}*"))
+        for file in sorted(folder.glob("checkpoint_cycle*.pth")):
+            match = re.search(r"_epoch(\d+)\.pth$", file.name)
+            if match is None or int(match.group(1)) < self.current_epoch:
+                continue
+            if is_given_up:
+                self.print_to_log_file(f"Removing {file.name} of a training that was given up.")
+                file.unlink()
+            else:
+                earlier = file.with_name(f"{_EARLIER}{file.name}")
+                self.print_to_log_file(
+                    f"{file.name} is of an earlier training: {earlier.name} until this one ends."
+                )
+                os.replace(file, earlier)
+
+    def on_train_end(self) -> None:
+        """Remove what an earlier training kept."""
+        super().on_train_end()
         if self.local_rank == 0 and not self.disable_checkpointing:
-            for file in Path(self.output_folder).glob("checkpoint_cycle*.pth"):
-                match = re.search(r"_epoch(\d+)\.pth$", file.name)
-                if match and int(match.group(1)) >= self.current_epoch:
-                    self.print_to_log_file(f"Removing {file.name} of an earlier training.")
-                    file.unlink()
+            for file in Path(self.output_folder).glob(f"{_EARLIER}*"):
+                file.unlink()
 
     def on_epoch_end(self) -> None:
         """Keep a checkpoint, if the rule says so."""

@@ -215,6 +215,19 @@ def test_unreadable_file_is_named_and_the_rest_evaluated(tmp_path):
     assert any(p.case == "case_03" and "cannot be read" in p.problem for p in evaluation.problems)
 
 
+@pytest.mark.parametrize("side", ["out", "references"])
+def test_a_damaged_file_is_named_and_the_rest_evaluated(tmp_path, side):
+    made = make(tmp_path)
+    file = getattr(made, side) / "case_03.nii.gz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+    evaluation = evaluate(made)
+    assert "case_03" not in evaluation.cases.index
+    said = "cannot be read: its content is damaged"
+    assert any(p.case == "case_03" and said in p.problem for p in evaluation.problems)
+
+
 def test_broken_probabilities_are_left_out_and_named(tmp_path):
     made = make(tmp_path, probabilities=True)
     np.savez(made.out / "case_01.npz", probabilities=np.full((3, 8, 14, 12), 5.0))

@@ -1,5 +1,6 @@
 """Which images there are, and what is said of a case that cannot be read."""
 
+import gzip
 import logging
 import os
 from pathlib import Path
@@ -187,3 +188,38 @@ def test_an_image_that_shows_nothing_is_said(two: Model, caplog: Any):
     image[1] = np.random.default_rng(0).normal(size=image[1].shape)
     prepare_array(image, two, spacing_mm=(1, 1, 1), name="one channel is blank")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("kind", ["vector", "complex"])
+def test_several_values_a_voxel_are_refused(two: Model, tmp_path: Path, kind: str, ending: str):
+    values = np.zeros((8, 9, 10, 3), dtype=np.float32)
+    image = sitk.GetImageFromArray(values, isVector=True)
+    if kind == "complex":
+        image = sitk.GetImageFromArray(values[..., 0].astype(np.complex64))
+    files = tuple(tmp_path / f"case_000{channel}{ending}" for channel in range(2))
+    for file in files:
+        sitk.WriteImage(image, str(file))
+    said = "Expected one value a voxel.*case_0000.*vector"
+    with pytest.raises(CaseError, match=said):
+        prepare_case(Case("case", files), two)
+
+
+def test_a_voxel_size_of_zero_is_said(two: Model, tmp_path: Path, caplog: Any):
+    files = TinyImage(shape=(20, 20, 20), num_channels=2).write(tmp_path)
+    prepare_case(Case("case", tuple(files)), two)
+    assert caplog.text == ""
+    for file in files:
+        content = bytearray(gzip.decompress(file.read_bytes()))
+        content[80:92] = bytes(12)  # pixdim
+        file.write_bytes(gzip.compress(content))
+    prepare_case(Case("case", tuple(files)), two)
+    assert "case_0000.nii.gz states no voxel size" in caplog.text
+
+
+def test_a_single_slice_for_a_model_of_volumes_is_said(two: Model, rgb: Model, caplog: Any):
+    slices = np.random.default_rng(0).normal(size=(3, 1, 20, 20)).astype(np.float32)
+    prepare_array(slices, rgb, spacing_mm=(999, 1, 1), name="slice")
+    assert caplog.text == ""
+    prepare_array(slices[:2], two, spacing_mm=(5, 1, 1), name="slice")
+    assert "slice is a single slice, but the model was trained on volumes" in caplog.text

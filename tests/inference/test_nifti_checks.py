@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_le.inference.nifti_checks import has_bad_intensities, is_cut_off, is_damaged
+from nnunetv2_le.inference.nifti_checks import (
+    fault,
+    has_bad_intensities,
+    has_voxel_size,
+    is_cut_off,
+    is_damaged,
+)
 
 
 @pytest.fixture(params=[".nii", ".nii.gz"])
@@ -124,6 +130,49 @@ def test_what_follows_the_content_is_no_damage(tmp_path: Path, behind: bytes):
     (tmp_path / "two.nii.gz").write_bytes(parts + behind)
     assert not is_damaged(tmp_path / "two.nii.gz")
     assert not is_cut_off(tmp_path / "two.nii.gz")
+
+
+def test_a_fault_is_said_in_words(tmp_path: Path):
+    file = _write_noise(tmp_path / "a.nii.gz")
+    assert fault(file) is None
+    content = bytearray(file.read_bytes())
+    file.write_bytes(content[:-1000])
+    assert "ends before" in str(fault(file))
+    content[1000] ^= 1
+    file.write_bytes(content)
+    assert "damaged" in str(fault(file))
+    file.with_suffix(".png").touch()
+    assert fault(file.with_suffix(".png")) is None
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_a_voxel_size_of_zero_is_none(tmp_path: Path, ending: str, kind: Any, byte_order: str):
+    header = kind.header_class(endianness=byte_order)
+    image = kind(np.zeros((4, 5, 1), dtype=np.uint8), np.diag([2, 2, 3, 1]), header)
+    place = image.header.template_dtype.fields["pixdim"][1]
+    width = image.header["pixdim"].itemsize
+    file = tmp_path / f"a{ending}"
+    image.to_filename(file)
+    assert has_voxel_size(file)
+    _overwrite(file, place + 3 * width, bytes(width))  # the axis of one voxel
+    assert has_voxel_size(file)
+    _overwrite(file, place + 2 * width, bytes(width))
+    assert not has_voxel_size(file)
+    if kind is nibabel.Nifti1Image:  # ITK does not read the other
+        assert sitk.ReadImage(str(file)).GetSpacing()[1] == 1
+
+
+def test_files_of_another_kind_are_left_to_their_readers(tmp_path: Path):
+    (tmp_path / "a.png").touch()
+    assert has_voxel_size(tmp_path / "a.png")
+
+
+def _overwrite(file: Path, place: int, content: bytes) -> None:
+    is_compressed = file.name.endswith(".gz")
+    whole = bytearray(gzip.decompress(file.read_bytes()) if is_compressed else file.read_bytes())
+    whole[place : place + len(content)] = content
+    file.write_bytes(gzip.compress(whole) if is_compressed else whole)
 
 
 def _write_noise(path: Path) -> Path:

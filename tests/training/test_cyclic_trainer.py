@@ -45,6 +45,26 @@ def kept(trainer: Any) -> list[str]:
     return sorted(file.name for file in files if file.name.startswith("checkpoint_cycle"))
 
 
+def stop_at(trainer: Any, epoch: int) -> None:
+    """Train until the beginning of an epoch."""
+    begin = trainer.on_epoch_start
+
+    def stop() -> None:
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+        begin()
+
+    trainer.on_epoch_start = stop
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+
+
+def assert_same_weights(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+
+
 @pytest.fixture(scope="module")
 def trained(module_nnunet_folders: NnunetFolders) -> Any:
     prepare(DATASET, ["3d_fullres"])
@@ -94,16 +114,7 @@ def test_nnunets_predictor_and_ours_read_a_kept_checkpoint(
 def test_a_continued_training_goes_on_within_the_cycle(trained: Any) -> None:
     stopped = make(fold=1)
     stopped.save_every = 1  # checkpoint_latest after every epoch
-    real = stopped.on_epoch_start
-
-    def stop() -> None:
-        if stopped.current_epoch == 3:
-            raise KeyboardInterrupt
-        real()
-
-    stopped.on_epoch_start = stop
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run_training()
+    stop_at(stopped, 3)
     assert kept(stopped) == KEPT[:1]
     stale = Path(stopped.output_folder) / "checkpoint_cycle1_epoch004.pth"
     stale.touch()  # as a training with other cycles would have left it
@@ -122,6 +133,24 @@ def test_a_new_training_removes_what_an_earlier_one_kept(trained: Any) -> None:
     second.num_cycles = 1
     train(second)
     assert kept(second) == ["checkpoint_cycle0_epoch003.pth"]
+
+
+def test_a_training_that_is_given_up_leaves_what_an_earlier_one_kept(trained: Any) -> None:
+    first = train(make(fold="all"))
+    whole = {name: read_weights(Path(first.output_folder) / name) for name in KEPT}
+    for _ in range(2):  # given up twice
+        second = make(fold="all")
+        stop_at(second, 4)
+        assert kept(second) == KEPT[:2]
+        folder = Path(second.output_folder)
+        assert sorted(file.name for file in folder.glob("earlier_*")) == [
+            f"earlier_{name}" for name in KEPT
+        ]
+        for name, weights in whole.items():
+            assert_same_weights(read_weights(folder / f"earlier_{name}"), weights)
+    train(make(fold="all"))
+    assert kept(first) == KEPT
+    assert not list(Path(first.output_folder).glob("earlier_*"))
 
 
 def test_a_training_without_checkpoints_leaves_those_of_an_earlier_one(trained: Any) -> None:
