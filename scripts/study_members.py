@@ -110,6 +110,7 @@ def predict(
                 "case": name,
                 "part": part,
                 "dice": mean_dice(segmentation, reference, prediction.labels.values),
+                **dice_of_raters(segmentation, label, prediction.labels.values),
                 "seconds": seconds,
                 **calibration(prediction.probabilities(), reference, segmentation),
                 "scores": {key: None if np.isnan(v) else v for key, v in scores.items()}
@@ -119,6 +120,17 @@ def predict(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(records))
     return records
+
+
+def dice_of_raters(
+    segmentation: np.ndarray, label: Path, values: tuple[int, ...]
+) -> dict[str, float]:
+    """Mean Dice with each rater's outline; one who drew none counts 0 where we draw one."""
+    case = label.name.split(".")[0]
+    raters = [_read(file) for file in sorted(label.parents[1].glob(f"ratersTs/{case}_r*"))]
+    if not raters:
+        return {}
+    return {"dice_raters": float(np.mean([mean_dice(segmentation, r, values) for r in raters]))}
 
 
 def aula_by_skipped(prediction: CasePrediction) -> dict[str, float | None]:
@@ -152,6 +164,7 @@ def rows(method: str, seed: str, records: list[dict[str, Any]]) -> list[dict[str
     """A row a score of one model."""
     dice = np.array([record["dice"] for record in records])
     clean = np.array([record["part"] in CLEAN for record in records])
+    raters = np.array([record.get("dice_raters", np.nan) for record in records])
     common = {
         "method": method,
         "seed": seed,
@@ -175,6 +188,7 @@ def rows(method: str, seed: str, records: list[dict[str, Any]]) -> list[dict[str
                 **common,
                 "score": score,
                 "spearman_all": sign * spearmanr(values, dice).statistic,
+                "spearman_raters": sign * spearmanr(values, raters).statistic,
                 "spearman_clean": sign * spearmanr(values[clean], dice[clean]).statistic,
                 "aurc": aurc(1 - dice, sign * values),
                 "excess_aurc": excess_aurc(1 - dice, sign * values),
