@@ -127,6 +127,34 @@ def require_array(
         require_shape("previous_stage", previous_stage.shape, image.shape[1:])
 
 
+def say_what_is_odd(
+    case: str,
+    data: Shaped[np.ndarray, "channels depth height width"],
+    shape: Sequence[int],
+    model: Model,
+) -> None:
+    """Warn of an image that can be predicted, but whose result may say nothing.
+
+    Args:
+        case: its name.
+        data: what nnU-Net's preprocessing made of it.
+        shape: of the image as it was read, without channels.
+        model: the model that will predict it.
+    """
+    if data.size and all(channel.min() == channel.max() for channel in data):
+        logger.warning(
+            "%s has one and the same intensity everywhere (after nnU-Net's normalization): its "
+            "segmentation and scores say nothing. Look at the image.",
+            case,
+        )
+    if len(model.configuration.patch_size) == 3 and 1 in shape:
+        logger.warning(
+            "%s is a single slice, but the model was trained on volumes: its segmentation may say "
+            "little. Predict the whole volume, or take a 2d model.",
+            case,
+        )
+
+
 def not_finite(image: str) -> str:
     """What is said of an image with values that are no numbers."""
     return (

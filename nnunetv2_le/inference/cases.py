@@ -24,6 +24,7 @@ from nnunetv2_le.inference.case_checks import (
     require_channels,
     require_files,
     require_shape,
+    say_what_is_odd,
 )
 from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
@@ -279,18 +280,7 @@ def _prepared(
 ) -> PreparedCase:
     if not np.isfinite(data).all():
         raise CaseError(not_finite(f"The image of {name}"))
-    if data.size and all(channel.min() == channel.max() for channel in data):
-        logger.warning(
-            "%s has one and the same intensity everywhere (after nnU-Net's normalization): its "
-            "segmentation and scores say nothing. Look at the image.",
-            name,
-        )
-    if len(model.configuration.patch_size) == 3 and 1 in properties["shape_before_cropping"]:
-        logger.warning(
-            "%s is a single slice, but the model was trained on volumes: its segmentation may say "
-            "little. Predict the whole volume, or take a 2d model.",
-            name,
-        )
+    say_what_is_odd(name, data, properties["shape_before_cropping"], model)
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(
             labels[0], model.label_manager.foreground_labels, data.dtype
