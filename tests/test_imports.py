@@ -28,6 +28,7 @@ COMMANDS = (
 # stands above training: loading a model means finding its trainer.
 FLOORS = {
     "errors": 0,
+    "precision": 0,
     "types": 0,
     "version": 0,
     "demo": 1,

@@ -96,7 +96,7 @@ class GridPredictor:
         on_device = self.settings.perform_everything_on_device and self.device.type == "cuda"
         try:
             return self._predict(prepared, elsewhere or {}, on_device=on_device)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             if self.device.type != "cuda":
                 raise
         logger.warning(

@@ -1,7 +1,7 @@
 """One pass of a network over an example, and what every layer gave in it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_le.errors import SettingError
+from nnunetv2_le.precision import without_autocast
 
 Example = Tensor | tuple[Any, ...]
 """Input of a dummy pass: an image batch (batch, channels, *space), or a tuple that begins with
@@ -53,7 +54,7 @@ def run_dummy_pass(model: nn.Module, example: Example) -> DummyPass:
             f"one; got {describe(image)}. torch.zeros(1, channels, 64, 64) will do."
         )
     seen: dict[str, list[_Seen]] = {}
-    with _evaluating(model), _watching(model, seen), torch.no_grad(), _no_autocast(image.device):
+    with _evaluating(model), _watching(model, seen), torch.no_grad(), without_autocast(image.device):
         result = model(*inputs)
     return DummyPass(
         result,
@@ -98,12 +99,6 @@ def _version(output: Any) -> int:
 
 def _without_values(output: Any) -> Tensor | str:
     return output.to("meta") if isinstance(output, Tensor) else describe(output)
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    if device.type not in ("cpu", "cuda"):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from nnunetv2_le.precision import without_autocast
 from nnunetv2_le.types import Labels
 
 # float32 counts voxels one by one without an error up to here; longer pieces are never counted at
@@ -111,7 +112,8 @@ def count_overlaps(
     for start in range(0, voxels, MAX_COUNTED_VOXELS):
         piece = decisions[..., start : start + MAX_COUNTED_VOXELS]
         labels, masks = _one_hot(piece, num_labels)
-        products = torch.bmm(masks, masks.transpose(1, 2))
+        with without_autocast(masks.device):  # half precision counts to 2048
+            products = torch.bmm(masks, masks.transpose(1, 2))
         counts.index_add_(0, labels, products.to(torch.int64))
     return counts
 

@@ -67,3 +67,13 @@ def test_counts_are_exact_beyond_float32():
     voxels = 2**24 + 3
     ones = torch.ones((1, voxels), dtype=torch.uint8)
     assert count_overlaps(ones, num_labels=1).item() == voxels
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_counts_are_exact_under_autocast(precision: torch.dtype):
+    """Half precision counts to 2048 and ends at 65504; a GPU's prediction runs under autocast."""
+    members = torch.arange(100_003).remainder(torch.tensor([[2], [3]])).to(torch.uint8)
+    expected = count_overlaps(members, num_labels=2)
+    with torch.autocast("cpu", dtype=precision):
+        assert torch.equal(count_overlaps(members, num_labels=2), expected)
+    assert expected[0].tolist() == [[50001, 16667], [16667, 33334]]
