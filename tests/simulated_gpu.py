@@ -9,7 +9,9 @@ that a tensor names. What it cannot show: kernels that a GPU lacks, its rounding
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -22,6 +24,15 @@ GPU = torch.device("cuda", 0)
 _BETWEEN_DEVICES = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_")
 
 
+# What is asked of torch.cuda and not of a tensor.
+_QUESTIONS: dict[str, Callable[..., Any]] = {
+    "get_device_name": lambda device=None: "simulated",
+    "get_device_properties": lambda device=None: SimpleNamespace(total_memory=2**34),
+    "get_rng_state": lambda device=None: torch.zeros(1),
+    "set_rng_state": lambda state, device=None: None,
+}
+
+
 @contextmanager
 def simulated_gpu() -> Iterator[None]:
     """While it lasts tensors and networks can be moved to ``cuda``."""
@@ -29,7 +40,7 @@ def simulated_gpu() -> Iterator[None]:
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        with _Moves():
+        with _Moves(), mock.patch.multiple("torch.cuda", **_QUESTIONS):
             yield
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
@@ -105,6 +116,8 @@ class _Moves(TorchFunctionMode):
         name = getattr(call, "__name__", "")
         if name == "to":
             return _moved(call, *arguments, **keywords)
+        if name == "instance_norm" and isinstance(arguments[0], GpuTensor):
+            return _instance_norm(*arguments, **keywords)
         if not _is_gpu(keywords.get("device")):
             return call(*arguments, **keywords)
         keywords["device"] = torch.device("cpu")
@@ -123,6 +136,16 @@ def _moved(to: Callable[..., Tensor], tensor: Tensor, *where: Any, **keywords: A
     if is_there and moved is own:
         return tensor
     return GpuTensor(moved.clone() if moved is own else moved)
+
+
+def _instance_norm(values: Tensor, *_: Any, weight: Tensor, bias: Tensor, **more: Any) -> Tensor:
+    """Torch's own asks for cuDNN before it looks at its tensors."""
+    space = tuple(range(2, values.ndim))
+    mean = values.mean(space, keepdim=True)
+    variance = values.var(space, unbiased=False, keepdim=True)
+    channels = (1, -1, *[1] * len(space))
+    normed = (values - mean) / (variance + more["eps"]).sqrt()
+    return normed * weight.view(channels) + bias.view(channels)
 
 
 def _is_gpu(value: Any) -> bool:

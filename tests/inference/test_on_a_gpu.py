@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,7 @@ DROPOUT = TinyModel("DropoutTrainer", stages=3)
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A simulated GPU with a memory of its own random numbers, none for waiting networks."""
     monkeypatch.setattr(grid_predictor, "_autocast", lambda device: gpu_autocast())
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(1))
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
-    properties = SimpleNamespace(total_memory=2**34)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     with simulated_gpu():
         yield
 
