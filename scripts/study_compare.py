@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from study import STUDIES, TRAINERS, Study, test_cases, train_model
+from study import STUDIES, TRAINERS, Study, test_cases, train_model, write_small_plans
 
 from nnunetv2_le.cli import compare, evaluate, predict_from_modelfolder
 
@@ -67,6 +67,7 @@ def call(main: Callable[[Sequence[str]], int], *arguments: object) -> None:
 def run(study: Study, folder: Path, *, seed: int, figures: Path | None) -> None:
     """Everything for one data set."""
     work = folder / "compare" / study.dataset
+    write_small_plans(study)
     write_input(study, folder, work)
     common = ["-ref", work / "labels", "-cases", work / "cases.csv", "-domain", "domain"]
     common += ["-patient", "patient", "-scores", *SCORES, "-np", 2]

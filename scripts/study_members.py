@@ -26,7 +26,17 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_dilation
 from scipy.stats import spearmanr
-from study import CLEAN, STOCK, STUDIES, Study, _read, mean_dice, test_cases, train_model
+from study import (
+    CLEAN,
+    STOCK,
+    STUDIES,
+    Study,
+    _read,
+    mean_dice,
+    test_cases,
+    train_model,
+    write_small_plans,
+)
 from tqdm import tqdm
 
 from nnunetv2_le.evaluation.bootstrap import draw_counts, percentile_interval
@@ -254,6 +264,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     study = STUDIES[arguments.study]
     if not arguments.table:
+        write_small_plans(study)
         cases = list(test_cases(study, arguments.o))
         for name in arguments.methods:
             method = METHODS[name]

@@ -54,7 +54,12 @@ def run_dummy_pass(model: nn.Module, example: Example) -> DummyPass:
             f"one; got {describe(image)}. torch.zeros(1, channels, 64, 64) will do."
         )
     seen: dict[str, list[_Seen]] = {}
-    with _evaluating(model), _watching(model, seen), torch.no_grad(), without_autocast(image.device):
+    with (
+        _evaluating(model),
+        _watching(model, seen),
+        torch.no_grad(),
+        without_autocast(image.device),
+    ):
         result = model(*inputs)
     return DummyPass(
         result,

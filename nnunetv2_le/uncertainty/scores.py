@@ -172,13 +172,9 @@ def _soft_dice(
     columns = {"soft_dice": FUSED}
     columns |= {f"{family.name}_soft_dice": family.name for family in plan.families}
     return {
-        column: np.where(
-            is_missing,
-            0.0,
-            soft_dice(accumulated.soft_sums[name], counts.fused)
-            if name in accumulated.soft_sums
-            else undefined,
-        )
+        column: np.where(is_missing, 0.0, soft_dice(accumulated.soft_sums[name], counts.fused))
+        if name in accumulated.soft_sums
+        else undefined
         for column, name in columns.items()
     }
 

@@ -1,5 +1,7 @@
 """Soft Dice: what a probability expects of the Dice of its own decisions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,19 @@ def test_families_have_it_where_the_fusion_sees_their_probabilities(fusion: str)
     for family in families:
         assert np.isnan(scores[f"{family}_soft_dice"]) == (fusion == "staple")
     assert 0 <= scores["soft_dice"] <= 1
+
+
+def test_a_missed_label_does_not_give_a_family_what_its_fusion_does_not_know():
+    members = make_members(0)
+    result = members.accumulate(fusion="staple")
+    missed = replace(result.counts, fused=np.array([0, result.counts.fused[1]]))
+    row = score_case(
+        "case",
+        replace(result, counts=missed),
+        plan=members.plan,
+        labels=members.labels,
+        voxel_volume_ml=1.0,
+    )
+    assert row.per_label["label_1"]["soft_dice"] == 0
+    assert np.isnan(row.per_label["label_1"]["heads_soft_dice"])
+    assert np.isnan(row.scores["heads_soft_dice"])
