@@ -20,8 +20,9 @@ COMMANDS = (
 
 REQUIRED = (
     "nnunetv2>=2.8,<3",
-    # nnU-Net brings these too, at the versions it needs; they are listed because we import them.
-    "torch",
+    # nnU-Net brings these too; they are listed because we import them. An older torch has no
+    # torch.serialization.safe_globals, with which checkpoints are read.
+    "torch>=2.5",
     "batchgenerators",
     "SimpleITK",
     "numpy",

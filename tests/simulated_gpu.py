@@ -13,12 +13,18 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 GPU = torch.device("cuda", 0)
+
+needs_simulated_gpu = pytest.mark.skipif(
+    not hasattr(torch._C, "_ensureCUDADeviceGuardSet"),
+    reason="this torch cannot hold tensors of a GPU that is not there",
+)
 
 # Operations that take tensors of the CPU beside those of a GPU on a real one too.
 _BETWEEN_DEVICES = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_")

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.simulated_gpu import GPU, GpuTensor, gpu_autocast, simulated_gpu
+from tests.simulated_gpu import (
+    GPU,
+    GpuTensor,
+    gpu_autocast,
+    needs_simulated_gpu,
+    simulated_gpu,
+)
+
+pytestmark = needs_simulated_gpu
 
 
 def test_tensors_go_there_and_back():

@@ -13,7 +13,9 @@ from nnunetv2_le.inference import grid_predictor
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
-from tests.simulated_gpu import gpu_autocast, simulated_gpu
+from tests.simulated_gpu import gpu_autocast, needs_simulated_gpu, simulated_gpu
+
+pytestmark = needs_simulated_gpu
 
 LAYERS = TinyModel("LayerEnsembleTrainer", stages=3, num_folds=2)
 REGIONS = TinyModel(

@@ -10,9 +10,13 @@ import torch
 
 from tests.conftest import NnunetFolders
 from tests.helpers import TinyDataset, prepare, trainer_for
-from tests.simulated_gpu import GPU, gpu_autocast, simulated_gpu
+from tests.simulated_gpu import GPU, gpu_autocast, needs_simulated_gpu, simulated_gpu
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # nnU-Net's own warnings
+pytestmark = [
+    needs_simulated_gpu,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),
+]  # nnU-Net's own warnings
 
 DATASET = TinyDataset(1)
 REGIONS = TinyDataset(
