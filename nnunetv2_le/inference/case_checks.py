@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Shaped
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.nifti_checks import fault, has_bad_intensities, has_voxel_size
 
 logger = logging.getLogger(__name__)
+
+_OF_VOLUMES = (*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)
 
 
 def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
@@ -57,23 +61,6 @@ def require_channels(found: int, images: Sequence[Path], model: Model) -> None:
         f"Expected {len(names)} channel(s) ({', '.join(names)}); got {found} in {files}. Add or "
         "remove channels."
     )
-
-
-def _require_one_value_a_voxel(path: Path) -> None:
-    """Refuse vectors and colours, of which nnU-Net's reader makes channels of a wrong axis."""
-    if path.suffix not in {".gz", ".nii", ".nrrd", ".mha"}:
-        return  # colours of a PNG or TIFF are channels
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return  # what reads it says why it cannot
-    if reader.GetNumberOfComponents() > 1:
-        raise CaseError(
-            f"Expected one value a voxel in {path}; got {reader.GetNumberOfComponents()} (a vector "
-            "or colour image). Write each channel to a file of its own."
-        )
 
 
 def require_shape(previous_stage: str, shape: tuple[int, ...], of_image: tuple[int, ...]) -> None:
@@ -161,3 +148,23 @@ def not_finite(image: str) -> str:
         f"{image} has infinite or missing (NaN) intensities, or ones beyond float32 (3.4e38). "
         "Replace them before predicting."
     )
+
+
+def _require_one_value_a_voxel(path: Path) -> None:
+    """Refuse vectors and colours, of which nnU-Net's reader makes channels of a wrong axis.
+
+    Colours of a PNG or TIFF are channels; other readers see to these.
+    """
+    if not path.name.endswith(_OF_VOLUMES):
+        return
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return  # what reads it says why it cannot
+    if reader.GetNumberOfComponents() > 1:
+        raise CaseError(
+            f"Expected one value a voxel in {path}; got {reader.GetNumberOfComponents()} (a vector "
+            "or colour image). Write each channel to a file of its own."
+        )

@@ -114,17 +114,21 @@ def _load(path: Path) -> Any:
     if path.name.endswith(".nii") or _is_compressed(path):
         return nibabel.load(path)
     content = path.read_bytes()
+    return _kind(content).from_bytes(content)
+
+
+def _kind(content: bytes) -> Any:
+    """NIfTI-1 or NIfTI-2, from how a file begins."""
     is_second = nibabel.Nifti2Header.may_contain_header(content)
-    return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
+    return nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
 
 
 def _stated_header(path: Path) -> Any:
     """The header as it lies in the file; nibabel's images come with what it mended."""
     with (gzip.open if _is_compressed(path) else open)(path, "rb") as file:
         content = file.read(nibabel.Nifti2Header.sizeof_hdr)
-    is_second = nibabel.Nifti2Header.may_contain_header(content)
-    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
-    return kind(content[: kind.sizeof_hdr], check=False)
+    header = _kind(content).header_class
+    return header(content[: header.sizeof_hdr], check=False)
 
 
 def _expected_length(path: Path) -> int:

@@ -19,7 +19,8 @@ from nnunetv2_le.training.schedules import (
     require_cycles,
 )
 
-_EARLIER = "earlier_"  # before the name of a kept checkpoint
+_KEPT = "checkpoint_cycle*.pth"
+_EARLIER = "earlier_"  # before the name of what an earlier training kept
 
 
 class CyclicLearningRateTrainer(OwnLengthTrainer):
@@ -65,26 +66,23 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return
         folder = Path(self.output_folder)
-        is_given_up = any(folder.glob(f"{_EARLIER}*"))
-        for file in sorted(folder.glob("checkpoint_cycle*.pth")):
-            match = re.search(r"_epoch(\d+)\.pth$", file.name)
-            if match is None or int(match.group(1)) < self.current_epoch:
-                continue
-            if is_given_up:
-                self.print_to_log_file(f"Removing {file.name} of a training that was given up.")
+        stale = [file for file in folder.glob(_KEPT) if _epoch(file) >= self.current_epoch]
+        if any(folder.glob(f"{_EARLIER}{_KEPT}")):
+            for file in stale:
                 file.unlink()
-            else:
-                earlier = file.with_name(f"{_EARLIER}{file.name}")
-                self.print_to_log_file(
-                    f"{file.name} is of an earlier training: {earlier.name} until this one ends."
-                )
-                os.replace(file, earlier)
+        elif stale:
+            self.print_to_log_file(
+                f"{len(stale)} checkpoints that an earlier training kept are called "
+                f"{_EARLIER}{_KEPT} until this one has ended."
+            )
+            for file in stale:
+                os.replace(file, file.with_name(f"{_EARLIER}{file.name}"))
 
     def on_train_end(self) -> None:
         """Remove what an earlier training kept."""
         super().on_train_end()
         if self.local_rank == 0 and not self.disable_checkpointing:
-            for file in Path(self.output_folder).glob(f"{_EARLIER}*"):
+            for file in Path(self.output_folder).glob(f"{_EARLIER}{_KEPT}"):
                 file.unlink()
 
     def on_epoch_end(self) -> None:
@@ -112,6 +110,12 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
         part = file.with_suffix(".part")
         torch.save(content, part)
         os.replace(part, file)
+
+
+def _epoch(file: Path) -> int:
+    """Of a kept checkpoint; -1 for a file of another name."""
+    match = re.search(r"_epoch(\d+)\.pth$", file.name)
+    return int(match.group(1)) if match else -1
 
 
 class CyclicLearningRateTrainerSparse(CyclicLearningRateTrainer):

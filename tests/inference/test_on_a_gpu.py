@@ -1,4 +1,4 @@
-"""Predictions on a simulated GPU: no devices are mixed, and mixed precision ends at the network."""
+"""Predictions on a simulated GPU: no devices are mixed, and counts are exact in mixed precision."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -15,8 +15,8 @@ from tests.simulated_gpu import GPU, gpu_autocast, needs_simulated_gpu, simulate
 pytestmark = [
     needs_simulated_gpu,
     pytest.mark.slow,
-    pytest.mark.filterwarnings("default"),
-]  # nnU-Net's own warnings
+    pytest.mark.filterwarnings("default"),  # nnU-Net's own warnings
+]
 
 DATASET = TinyDataset(1)
 REGIONS = TinyDataset(
