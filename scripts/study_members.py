@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Method:
         mirroring: nnU-Net's mirroring, or one pass.
         checkpoints: name or pattern.
         is_ensemble: the models of all seeds together, instead of one after another.
+        folds: of one model folder, together; none takes the study's fold.
     """
 
     trainer: str
@@ -68,6 +69,7 @@ class Method:
     mirroring: bool = False
     checkpoints: str = "checkpoint_final.pth"
     is_ensemble: bool = False
+    folds: tuple[int, ...] = ()
 
 
 LAYERS = "LayerEnsembleTrainer"
@@ -92,7 +94,16 @@ METHODS = {
     "layer_ensembles_3": Method(
         LAYERS, ("heads", "mirrors", "models"), mirroring=True, is_ensemble=True
     ),
+    "layer_ensemble_folds": Method(
+        LAYERS, ("heads", "mirrors", "folds"), mirroring=True, folds=(0, 1, 2, 3, 4)
+    ),
 }
+
+
+def train(study: Study, method: Method, *, seed: int, folder: Path) -> Path:
+    """The model folder, with all folds that the method needs."""
+    folds = [replace(study, fold=str(fold)) for fold in method.folds] or [study]
+    return [train_model(one, method.trainer, seed=seed, folder=folder) for one in folds][-1]
 
 
 def predict(
@@ -103,7 +114,7 @@ def predict(
     predictor = LayerEnsemblePredictor.from_model_folder(
         models,
         settings,
-        folds=[int(study.fold)],
+        folds=method.folds or [int(study.fold)],
         checkpoint_name=method.checkpoints,
         show_progress=False,
     )
@@ -273,10 +284,7 @@ def main() -> None:
                 seed = "+".join(map(str, seeds))
                 file = arguments.o / "members" / f"{study.dataset}__{name}__seed{seed}.json"
                 if not file.is_file():
-                    models = [
-                        train_model(study, method.trainer, seed=s, folder=arguments.o)
-                        for s in seeds
-                    ]
+                    models = [train(study, method, seed=s, folder=arguments.o) for s in seeds]
                     predict(study, method, models=models, cases=cases, file=file)
     pd.set_option("display.width", 250, "display.max_rows", 500, "display.max_columns", 20)
     sys.stdout.write(table(study, arguments.o).round(4).to_string(index=False) + "\n")
