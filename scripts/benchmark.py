@@ -6,6 +6,7 @@ generated.
 
     python scripts/benchmark.py --rows 3_classes 20_classes --repeats 3
     python scripts/benchmark.py --rows hippocampus --model MODEL_FOLDER --images FOLDER
+    python scripts/benchmark.py --rows hippocampus ... --folds 0 1 2 3 4 --num_images 4
 
 Rows: see ``ROWS``. ``--quick`` takes small volumes, to see that it works.
 """
@@ -100,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="hippocampus: folder of the trained model")
     parser.add_argument("--images", type=Path, help="hippocampus: folder of images")
     parser.add_argument("--num_images", type=int, default=20)
+    parser.add_argument("--folds", nargs="+", default=["0"], help="hippocampus: predict together")
     parser.add_argument("--step_size", type=float, default=0.5, help="of the sliding window")
     return parser.parse_args()
 
@@ -149,7 +151,8 @@ def real_data(work: Path, arguments: argparse.Namespace) -> list[str]:
     images.mkdir(parents=True)
     for path in sorted(arguments.images.iterdir())[: arguments.num_images]:
         (images / path.name).symlink_to(path.resolve())
-    return ["-i", str(images), "-m", str(arguments.model), "-f", "0", "-device", "cpu"]
+    model = ["-m", str(arguments.model), "-f", *arguments.folds]
+    return ["-i", str(images), *model, "-device", "cpu"]
 
 
 def synthetic(work: Path, row: Row, *, quick: bool) -> tuple[list[str], bool]:
