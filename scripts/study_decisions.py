@@ -184,7 +184,7 @@ def main() -> int:
     parser.add_argument("-seed", type=int, default=1)
     parser.add_argument("-parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING)  # the commands print what they log
     folder = arguments.o.resolve()
     cases, work = folder / "compare" / STUDY.dataset, folder / "decisions"
     write_small_plans(STUDY)
