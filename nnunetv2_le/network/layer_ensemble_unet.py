@@ -99,7 +99,7 @@ class LayerEnsembleUNet(WithExtraHeads):
 
     def head_logits(
         self, images: Float[Tensor, "batch channels *space"], *, first: int = 0
-    ) -> list[Float[Tensor, "batch classes *coarse"]]:
+    ) -> list[Float[Tensor, "batch classes *_"]]:
         """Logits of every head at its own layer's resolution, in head order (shallow to deep).
 
         Args:
@@ -110,7 +110,7 @@ class LayerEnsembleUNet(WithExtraHeads):
 
     def head_logits_and_stages(
         self, images: Float[Tensor, "batch channels *space"]
-    ) -> tuple[list[Float[Tensor, "batch classes *coarse"]], list[Float[Tensor, "batch _ *_"]]]:
+    ) -> tuple[list[Float[Tensor, "batch classes *_"]], list[Float[Tensor, "batch _ *_"]]]:
         """Logits of every head, and the output of every encoder stage, from one forward pass."""
         seen, stages = self._features(images)
         return self._logits(seen), stages

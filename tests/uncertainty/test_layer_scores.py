@@ -120,7 +120,7 @@ def test_maps_on_demand_are_made():
     assert image.accumulated.maps["heads_ttest"].shape == (1, 4, 5)
 
 
-def test_one_layer_or_unlike_shapes_are_refused():
+def test_one_layer_or_unlike_shapes_are_refused(shapes_unchecked):
     one = {"output": torch.zeros(2, 3)}
     with pytest.raises(InputError, match=r"at least two layers.*got \{'output': \(2, 3\)\}"):
         score_classification(one)
