@@ -17,8 +17,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ def train_model(study: Study, trainer: str, *, seed: int, folder: Path) -> Path:
         arguments += " -num_val_iterations_per_epoch 2"
         if train.main(arguments.split()) != 0:
             raise SystemExit(f"Training {trainer} with seed {seed} failed.")
+    return model
+
+
+def train_folds(
+    study: Study, trainer: str, folds: Sequence[int], *, seed: int, folder: Path
+) -> Path:
+    """Train folds of one model, or find them trained; returns the folder of all."""
+    for fold in folds:
+        model = train_model(replace(study, fold=str(fold)), trainer, seed=seed, folder=folder)
     return model
 
 

@@ -11,19 +11,17 @@ it what the calibration has not seen.
 """
 
 import argparse
-import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from scipy.stats import mannwhitneyu
-from study import STUDIES, _read, mean_dice, train_model, write_small_plans
+from sklearn.metrics import roc_auc_score
+from study import STUDIES, _read, mean_dice, train_folds, write_small_plans
 from study_compare import call, write_input
 
 from nnunetv2_le.cli import calibrate, predict_from_modelfolder
@@ -46,15 +44,11 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 def copied_model(work: Path, part: str, folder: Path, *, seed: int, folds: tuple[int, ...]) -> Path:
     """The trained model in a folder of its own, because calibration writes beside the model."""
-    for fold in folds:
-        model = train_model(replace(STUDY, fold=str(fold)), TRAINER, seed=seed, folder=folder)
+    model = train_folds(STUDY, TRAINER, folds, seed=seed, folder=folder)
     copy = work / part / model.name
-    for name in ("plans.json", "dataset.json"):
-        copy.mkdir(parents=True, exist_ok=True)
-        shutil.copy(model / name, copy)
-    for fold in folds:
-        (copy / f"fold_{fold}").mkdir(exist_ok=True)
-        shutil.copy(model / f"fold_{fold}" / "checkpoint_final.pth", copy / f"fold_{fold}")
+    for name in ("plans.json", "dataset.json", *(f"fold_{f}/checkpoint_final.pth" for f in folds)):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model / name, copy / name)
     return copy
 
 
@@ -156,9 +150,9 @@ def out_of_distribution(work: Path, cases: Path, folder: Path, seed: int) -> Non
     usual = tables["as it is"]
     rows = {}
     for name, found in tables.items():
+        is_changed = np.repeat([False, True], [len(usual), len(found)])
         areas = {
-            f"AUROC of {column}": mannwhitneyu(found[column], usual[column]).statistic
-            / (len(found) * len(usual))
+            f"AUROC of {column}": roc_auc_score(is_changed, pd.concat([usual, found])[column])
             for column in ("out_of_distribution", "out_of_distribution_nearest")
         }
         rows[name] = areas | {"flagged": (found["flag"] == "out_of_distribution").mean()}
@@ -184,7 +178,6 @@ def main() -> int:
     parser.add_argument("-seed", type=int, default=1)
     parser.add_argument("-parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)  # the commands print what they log
     folder = arguments.o.resolve()
     cases, work = folder / "compare" / STUDY.dataset, folder / "decisions"
     write_small_plans(STUDY)

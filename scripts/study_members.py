@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from study import (
     _read,
     mean_dice,
     test_cases,
-    train_model,
+    train_folds,
     write_small_plans,
 )
 from tqdm import tqdm
@@ -61,7 +61,7 @@ class Method:
         mirroring: nnU-Net's mirroring, or one pass.
         checkpoints: name or pattern.
         is_ensemble: the models of all seeds together, instead of one after another.
-        folds: of one model folder, together; none takes the study's fold.
+        folds: of one model folder, together.
     """
 
     trainer: str
@@ -69,7 +69,7 @@ class Method:
     mirroring: bool = False
     checkpoints: str = "checkpoint_final.pth"
     is_ensemble: bool = False
-    folds: tuple[int, ...] = ()
+    folds: tuple[int, ...] = (0,)
 
 
 LAYERS = "LayerEnsembleTrainer"
@@ -100,12 +100,6 @@ METHODS = {
 }
 
 
-def train(study: Study, method: Method, *, seed: int, folder: Path) -> Path:
-    """The model folder, with all folds that the method needs."""
-    folds = [replace(study, fold=str(fold)) for fold in method.folds] or [study]
-    return [train_model(one, method.trainer, seed=seed, folder=folder) for one in folds][-1]
-
-
 def predict(
     study: Study, method: Method, *, models: list[Path], cases: list[Any], file: Path
 ) -> list[dict[str, Any]]:
@@ -114,7 +108,7 @@ def predict(
     predictor = LayerEnsemblePredictor.from_model_folder(
         models,
         settings,
-        folds=method.folds or [int(study.fold)],
+        folds=method.folds,
         checkpoint_name=method.checkpoints,
         show_progress=False,
     )
@@ -284,7 +278,10 @@ def main() -> None:
                 seed = "+".join(map(str, seeds))
                 file = arguments.o / "members" / f"{study.dataset}__{name}__seed{seed}.json"
                 if not file.is_file():
-                    models = [train(study, method, seed=s, folder=arguments.o) for s in seeds]
+                    models = [
+                        train_folds(study, method.trainer, method.folds, seed=s, folder=arguments.o)
+                        for s in seeds
+                    ]
                     predict(study, method, models=models, cases=cases, file=file)
     pd.set_option("display.width", 250, "display.max_rows", 500, "display.max_columns", 20)
     sys.stdout.write(table(study, arguments.o).round(4).to_string(index=False) + "\n")
