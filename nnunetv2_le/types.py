@@ -130,6 +130,10 @@ class OverlapCounts:
     with_fused: Int[np.ndarray, "labels members"]
     fused: Int[np.ndarray, "labels"]
 
+    def found(self, members: range) -> bool:
+        """Whether any of these members gives any label to any voxel."""
+        return any(bool(self.pairs[:, number, number].any()) for number in members)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -230,7 +234,8 @@ class CaseScores:
         components: connected components of the fused segmentation.
         empty_prediction: True if every member is empty for every label.
         num_members: members of all families.
-        layer_agreement: the curve a_1..a_n, mean over labels; empty without an ordered family.
+        layer_agreement: the curve a_1..a_n, mean over labels; NaN where no head found anything,
+            empty without an ordered family.
     """
 
     case: str

@@ -173,7 +173,7 @@ def decide_case(
     Args:
         scores: the case's scores, with the one that the rule looks at.
         rule: the fitted threshold; None: no such reason.
-        is_empty: whether the prediction is empty.
+        is_empty: whether the segmentation is empty.
         outlier_quantile: share of in-distribution cases that lie nearer, see `out_of_distribution`;
             None or NaN: not known.
         outlier_alpha: share of in-distribution cases that may be called outliers.
@@ -183,7 +183,7 @@ def decide_case(
     """
     reasons: list[tuple[FlagStatus, str]] = []
     if is_empty:
-        reasons.append(("empty", "no member of the model found anything"))
+        reasons.append(("empty", "the segmentation is empty"))
     if outlier_quantile is not None and outlier_quantile >= 1 - outlier_alpha:
         reasons.append(
             (

@@ -58,7 +58,8 @@ class CalibrationJudge:
         scores = prediction.scores
         numbers = self._predicted(scores.scores, None)
         outlier = self._outlier(prediction)
-        decision = self._decide(numbers, outlier, is_empty=scores.empty_prediction)
+        is_empty = not prediction.accumulated.counts.fused.any()
+        decision = self._decide(numbers, outlier, is_empty=is_empty)
         numbers |= {
             "out_of_distribution": outlier.mahalanobis,
             "out_of_distribution_nearest": outlier.nearest,

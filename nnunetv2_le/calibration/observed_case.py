@@ -170,10 +170,10 @@ def _head_names(prediction: CasePrediction) -> tuple[str, ...]:
 
 
 def _agreements(prediction: CasePrediction, heads: range) -> np.ndarray:
-    num_labels = len(prediction.labels.names)
-    if len(heads) < 2 or prediction.scores.empty_prediction:
-        return np.full((num_labels, max(0, len(heads) - 1)), np.nan)
-    return layer_agreement(prediction.accumulated.counts, heads)
+    counts = prediction.accumulated.counts
+    if len(heads) < 2 or not counts.found(heads):
+        return np.full((len(prediction.labels.names), max(0, len(heads) - 1)), np.nan)
+    return layer_agreement(counts, heads)
 
 
 def _fused_dice(

@@ -1,8 +1,8 @@
 """How members become one prediction: mean, majority vote, last member alone, or STAPLE.
 
 Every rule gives logits, the probability that they stand for, and the decision at each voxel; the
-decision is the one that the logits make (highest class, regions above 0), so that whoever resamples
-the logits sees the same segmentation.
+decision is the one that the logits make (highest class, regions above 0) before they are rounded
+to half precision for storing; a voxel halfway between two classes can be a tie after that.
 
 References:
     Warfield, Zou and Wells, "Simultaneous truth and performance level estimation (STAPLE)", IEEE
@@ -71,7 +71,7 @@ def fuse(
     """
     if rule in WHOLE_VOLUME_RULES:
         raise ValueError(f"expected a voxelwise rule (mean, majority, last, nnunet), got {rule!r}")
-    if rule == "majority":
+    if rule == "majority" and len(logits) > 1:
         return _majority(logits, probability, has_regions)
     if rule == "nnunet" and len(logits) > 1:
         logits = mean_over(logits, 0).unsqueeze(0)

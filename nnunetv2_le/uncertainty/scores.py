@@ -45,12 +45,14 @@ def score_case(
 ) -> CaseScores:
     """Score a case from what the accumulator kept.
 
-    Agreement: one value a label, and their mean for the case. A label that every member and the
-    fused segmentation leave empty counts 1; if that is so for every label, the case is an empty
-    prediction and all its agreement scores (its labels' too) are NaN: perfect agreement on nothing
-    is not confidence. AULA needs an ordered family of at least two members, else it is NaN. Soft
-    Dice of a label that the fused segmentation leaves empty is 0 where at least half of the members
-    give it to a voxel, else undefined.
+    Agreement: one value a label, and their mean for the case. A label that all masks which a score
+    compares leave empty counts 1; if that is so for every label, the score (of the case and of its
+    labels) is NaN: perfect agreement on nothing is not confidence. A score compares the members of
+    its family (AULA: the heads that are left), consensus Dice these and the fused segmentation. The
+    case is an empty prediction if every member and the fused segmentation leave every label empty.
+    AULA needs an ordered family of at least two members, else it is NaN. Soft Dice of a label that
+    the fused segmentation leaves empty is 0 where at least half of the members give it to a voxel,
+    else undefined.
 
     Maps: aggregated over the fused mask of each label, and for the case over the union of these
     masks.
@@ -74,7 +76,7 @@ def score_case(
     counts = accumulated.counts
     is_empty = not (counts.pairs.any() or counts.fused.any())
     curves = _curves(counts, plan, skip_heads)
-    agreements = _agreements(accumulated, plan, curves, is_empty=is_empty)
+    agreements = _agreements(accumulated, plan, curves)
     scores, per_label = _rows(
         accumulated, agreements, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
     )
@@ -131,7 +133,9 @@ def _curves(
     ordered = _ordered_family(plan)
     if ordered is None or len(ordered.members) < 2:
         return np.empty((len(counts.fused), 0))
-    return layer_agreement(counts, plan.numbers(ordered), skip_heads)
+    heads = plan.numbers(ordered)
+    curves = layer_agreement(counts, heads, skip_heads)
+    return curves if counts.found(heads[skip_heads:]) else np.full_like(curves, math.nan)
 
 
 def _ordered_family(plan: MemberPlan) -> Family | None:
@@ -142,23 +146,26 @@ def _agreements(
     accumulated: Accumulated,
     plan: MemberPlan,
     curves: Float[np.ndarray, "labels agreements"],
-    *,
-    is_empty: bool,
 ) -> dict[str, Float[np.ndarray, "labels"]]:
     """Agreement and soft Dice of each label, in the order of the columns."""
     counts = accumulated.counts
+    undefined = np.full(len(counts.fused), math.nan)
+
+    def consensus(members: range) -> Float[np.ndarray, "labels"]:
+        is_found = counts.fused.any() or counts.found(members)
+        return consensus_dice(counts, members) if is_found else undefined
+
     agreements = {
         "aula": aula(curves),
         "aula_normalized": aula_normalized(curves),
-        "consensus_dice": consensus_dice(counts, range(plan.num_family_members)),
+        "consensus_dice": consensus(range(plan.num_family_members)),
     }
     for family in plan.families:
         members = plan.numbers(family)
-        agreements[f"{family.name}_pairwise_dice"] = pairwise_dice(counts, members)
-        agreements[f"{family.name}_consensus_dice"] = consensus_dice(counts, members)
+        pairwise = pairwise_dice(counts, members) if counts.found(members) else undefined
+        agreements[f"{family.name}_pairwise_dice"] = pairwise
+        agreements[f"{family.name}_consensus_dice"] = consensus(members)
     agreements |= _soft_dice(accumulated, plan)
-    if is_empty:
-        agreements = {name: np.full_like(values, math.nan) for name, values in agreements.items()}
     return {name: agreements[name] for name in case_columns(plan) if name in agreements}
 
 

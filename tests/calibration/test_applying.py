@@ -236,6 +236,19 @@ def test_a_fold_whose_features_are_not_known_is_said(
         assert ("out of distribution" in caplog.text) == (not known)
 
 
+def test_an_empty_segmentation_is_flagged_whatever_some_member_found(
+    dataset: LabelledDataset,
+) -> None:
+    predictor = calibrated_predictor(dataset.model, folds=(0, 1), show_progress=False)
+    assert predictor.judge is not None
+    found = predictor.predict_files([next(dataset.new.glob("first_*"))])
+    kept = found.accumulated
+    without = replace(kept.counts, fused=np.zeros_like(kept.counts.fused))
+    said = predictor.judge.judge(replace(found, accumulated=replace(kept, counts=without)))
+    assert said.texts["flag"] == "empty"
+    assert "the segmentation is empty" in said.texts["flag_reason"]
+
+
 def test_calibrated_maps_need_a_calibration(
     dataset: LabelledDataset, tmp_path: Path, capsys: Any
 ) -> None:

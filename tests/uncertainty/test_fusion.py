@@ -44,6 +44,15 @@ def test_majority_gives_the_log_share_of_votes():
     assert _fuse(logits, "mean").decisions.item() == 1
 
 
+@pytest.mark.parametrize("rule", ["mean", "majority", "last", "nnunet"])
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_one_member_is_its_own_fusion_bit_for_bit(rule, has_regions):
+    logits = torch.randn(1, 3, 50, generator=torch.Generator().manual_seed(0))
+    fused = _fuse(logits, rule, has_regions=has_regions)
+    assert torch.equal(fused.logits, logits[0])
+    assert torch.equal(fused.probability, probabilities(logits, has_regions=has_regions)[0])
+
+
 def test_a_tied_vote_goes_to_the_higher_mean_probability():
     logits = torch.tensor([[1.0, 0.0, -9.0], [-9.0, 0.0, 4.0]])[:, :, None]
     fused = _fuse(logits, "majority")

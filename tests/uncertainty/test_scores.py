@@ -141,6 +141,29 @@ def test_a_prediction_of_nothing_has_no_agreement():
         assert row["entropy_image_mean"] >= 0
 
 
+def test_heads_that_find_nothing_do_not_agree_because_a_mirror_pass_finds_something():
+    members = make_members(3, sizes=(3, 2))
+    members.logits[:, 0] = 100.0
+    members.logits[4, 1, 0, 0, :2] = 200.0
+    _, scores = _score(members)
+    assert not scores.empty_prediction
+    assert np.isnan(scores.layer_agreement).all()
+    for row in (scores.scores, *scores.per_label.values()):
+        for name in ("aula", "aula_normalized", "heads_pairwise_dice", "heads_consensus_dice"):
+            assert math.isnan(row[name]), name
+    assert scores.scores["mirrors_pairwise_dice"] == 0.5  # one of the two labels is found by one
+
+
+def test_layer_agreement_of_heads_that_are_left_is_undefined_where_these_find_nothing():
+    members = make_members(3, sizes=(4,))
+    members.logits[1:, 0] = 100.0
+    assert math.isfinite(_score(members)[1].scores["aula"])
+    _, skipped = _score(members, skip_heads=1)
+    assert not skipped.empty_prediction
+    assert math.isnan(skipped.scores["aula"])
+    assert np.isnan(skipped.layer_agreement).all()
+
+
 def test_a_label_that_nobody_finds_counts_as_agreement():
     members = make_members(4)
     members.logits[:, 1] = -100.0
