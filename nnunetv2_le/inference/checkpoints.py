@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -186,13 +186,24 @@ def _require_content(path: Path) -> Mapping[str, Any]:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}). It may be "
             "cut off: copy it again from the training machine."
         ) from error
-    needed = {"network_weights", "trainer_name", "init_args"}
-    if not isinstance(content, Mapping) or not needed <= set(content):
+    if not _is_nnunets(content):
         raise CheckpointError(
             f"{path} is not a checkpoint of nnU-Net v2: it lacks network_weights, trainer_name or "
-            "init_args. Name a file that nnUNetv2_train wrote."
+            "the configuration in init_args. Name a file that nnUNetv2_train wrote."
         )
-    return content
+    return cast("Mapping[str, Any]", content)
+
+
+def _is_nnunets(content: object) -> bool:
+    if not isinstance(content, Mapping):
+        return False
+    arguments = content.get("init_args")
+    return (
+        isinstance(content.get("network_weights"), Mapping)
+        and isinstance(content.get("trainer_name"), str)
+        and isinstance(arguments, Mapping)
+        and isinstance(arguments.get("configuration"), str)
+    )
 
 
 def _load(path: Path) -> Any:

@@ -3,7 +3,6 @@
 import copy
 import inspect
 import io
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -31,6 +30,13 @@ from nnunetv2_le.inference.checkpoints import (
     Fold,
     available_folds,
     checkpoint_names,
+)
+from nnunetv2_le.inference.model_files import (
+    read_configuration,
+    read_dataset_json,
+    read_label_manager,
+    read_plans,
+    restored,
 )
 from nnunetv2_le.inference.one_model import require_one_model
 from nnunetv2_le.network.head_sources import HeadSource, head_source
@@ -86,21 +92,24 @@ def load_model(
             memory together.
 
     Raises:
-        ModelFolderError: the folder, a fold or a file is not there, or a pattern matches nothing.
+        ModelFolderError: the folder, a fold or a file is not there, a file lacks something, or a
+            pattern matches nothing.
         CheckpointError: a checkpoint cannot be read or does not fit the network, or checkpoints
             differ in trainer, configuration or mirroring.
     """
     register_trainers()
-    dataset_json = _read_json(folder, "dataset.json")
-    plans = PlansManager(_read_json(folder, "plans.json"))
+    dataset_json = read_dataset_json(folder)
+    plans = read_plans(folder)
+    label_manager = read_label_manager(plans, dataset_json, folder)
     wanted = [checkpoint_name] if isinstance(checkpoint_name, str) else list(checkpoint_name)
     chosen = _in_order(folds) if folds else available_folds(folder, wanted)
     names = checkpoint_names(folder, wanted, folds=chosen)
     checkpoints = _read_all(folder, chosen, names, reader or CheckpointReader())
     first = next(iter(checkpoints.values()))
-    configuration = _configuration(plans, first.configuration_name, folder)
+    configuration = read_configuration(plans, first.configuration_name, folder)
     trainer = _find_trainer(first.trainer_name)
-    network = _build_network(trainer, plans, configuration, dataset_json)
+    with restored(folder / "plans.json", "The network"):
+        network = _build_network(trainer, plans, configuration, dataset_json)
     trained_deep = not issubclass(trainer, no_deep_supervision.nnUNetTrainerNoDeepSupervision)
     sources = []
     for (name, fold), checkpoint in checkpoints.items():
@@ -108,7 +117,6 @@ def load_model(
         _require_trainer(checkpoint.trainer_name, like=trainer, checkpoint=file)
         loaded = _load_weights(copy.deepcopy(network), checkpoint.weights, file)
         sources.append(head_source(loaded, deep_supervision=trained_deep).eval())
-    label_manager = plans.get_label_manager(dataset_json)
     return Model(
         folder=folder,
         sources=tuple(sources),
@@ -179,33 +187,6 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(int(part) for part in value)
     return int(value)
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        raise ModelFolderError(
-            f"Expected a trained nnU-Net model in {folder}, but it has no {name}. Name the folder "
-            "that holds plans.json, dataset.json and the fold_X folders "
-            "(TRAINER__PLANS__CONFIGURATION)."
-        )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFolderError(
-            f"{path} is not valid JSON ({error}). Restore it from the training machine."
-        ) from error
-    return content
-
-
-def _configuration(plans: PlansManager, name: str, folder: Path) -> ConfigurationManager:
-    if name not in plans.available_configurations:
-        raise ModelFolderError(
-            f"The checkpoint was trained with configuration {name!r}, but {folder / 'plans.json'} "
-            f"has {', '.join(plans.available_configurations)}. Restore the plans.json of the "
-            "training."
-        )
-    return plans.get_configuration(name)
 
 
 def _build_network(
