@@ -71,6 +71,7 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
         SettingError: a share or the tolerance is not between 0 and 1.
         InputError: more cases are needed; the message says how many.
     """
+    _require_shares(settings)
     if not 0 < settings.tolerance <= 1:
         raise SettingError(
             f"-tolerance is a Dice above 0 and at most 1, got {settings.tolerance!r}; a case below "
@@ -94,6 +95,16 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
             f"predicted Dice needs at least {MIN_PATIENTS} labelled patients, got {num_groups}; "
             "label more cases"
         )
+
+
+def _require_shares(settings: FitSettings) -> None:
+    for name in ("alpha", "level", "set_alpha", "contour_alpha", "outlier_alpha"):
+        if not 0 < getattr(settings, name) < 1:
+            raise SettingError(
+                f"-{name} is a share between 0 and 1, got {getattr(settings, name)!r}"
+            )
+    if settings.seed < 0:
+        raise SettingError(f"-seed is 0 or more, got {settings.seed!r}")
 
 
 def fit_score_heads(

@@ -10,6 +10,7 @@ LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epo
 CYCLES = ("num_cycles", "keep_checkpoints")
 DEFAULT_TRAINER = "LayerEnsembleTrainer"
 FROZEN_TRAINER = "LayerEnsembleTrainerFrozen"
+MAX_SEED = 2**32 - 1  # NumPy's
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,9 @@ def _require_possible(request: TrainRequest) -> None:
         for name in (*LENGTHS, "num_cycles")
         if getattr(request, name) is not None
     }
+    if request.seed is not None:
+        message = f"-seed has to be between 0 and {MAX_SEED}, got {request.seed}."
+        wrong[message] = not 0 <= request.seed <= MAX_SEED
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise SettingError(message)

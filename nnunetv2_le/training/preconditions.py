@@ -32,7 +32,7 @@ def preprocessed_dataset(name_or_id: str) -> Path:
         InputError: no such data set, several of the same number, or not preprocessed.
     """
     try:
-        name: str = maybe_convert_to_dataset_name(name_or_id)
+        name = str(maybe_convert_to_dataset_name(name_or_id))
     except ValueError as error:
         raise SettingError(
             "The data set has to be a name like Dataset004_Hippocampus or a number like 4, got "
@@ -72,16 +72,22 @@ def require_configuration(dataset: Path, plans: str, *, configuration: str) -> N
         raise InputError(
             f"No plans {plans!r} in {dataset}; there are: {_listed(found)}. Choose by -p."
         )
-    configurations = json.loads(file.read_text())["configurations"]
+    configurations = _configurations(file)
     if configuration not in configurations:
         raise SettingError(
             f"The plans {plans!r} have no configuration {configuration!r}; they have: "
             f"{_listed(list(configurations))}."
         )
-    folder = dataset / _inherited(configurations, configuration)["data_identifier"]
-    if not folder.is_dir():
+    identifier = _inherited(configurations, configuration).get("data_identifier")
+    if not identifier:
         raise InputError(
-            f"The configuration {configuration!r} is not preprocessed: {folder} is missing. Run "
+            f"The configuration {configuration!r} of {file} lacks data_identifier. Plan again with "
+            "nnUNetv2_plan_experiment."
+        )
+    folder = dataset / identifier
+    if not (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(
+            f"The configuration {configuration!r} is not preprocessed: {folder} has no cases. Run "
             f"nnUNetv2_preprocess -c {configuration} for it first."
         )
 
@@ -121,6 +127,17 @@ def parse_fold(fold: str) -> int | str:
     if not fold.isdecimal():
         raise SettingError(f"fold has to be a number from 0 or 'all', got {fold!r}.")
     return int(fold)
+
+
+def _configurations(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["configurations"]
+        return {name: dict(own) for name, own in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} is no plans file of nnU-Net ({type(error).__name__}: {error}). Restore it, or "
+            "plan again with nnUNetv2_plan_experiment."
+        ) from error
 
 
 def _is_plans(file: Path) -> bool:

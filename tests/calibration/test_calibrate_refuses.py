@@ -52,9 +52,20 @@ def test_too_few_patients_for_predicted_dice_are_found_before_predicting(
     require_one_clear_line(capsys, "at least 10 labelled patients", "got 7")
 
 
-def test_a_share_that_is_none_is_refused(dataset: LabelledDataset, capsys: Any) -> None:
-    assert dataset.calibrate("-set_alpha", "1.5") == 1
-    require_one_clear_line(capsys, "between 0 and 1", "1.5")
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("-set_alpha", "1.5"), ("-level", "0.0"), ("-contour_alpha", "2.0"), ("-alpha", "nan")],
+)
+def test_a_share_that_is_none_is_refused(
+    dataset: LabelledDataset, capsys: Any, flag: str, value: str
+) -> None:
+    assert dataset.calibrate(flag, value) == 1
+    require_one_clear_line(capsys, f"{flag} is a share between 0 and 1", value)
+
+
+def test_a_negative_seed_is_refused(dataset: LabelledDataset, capsys: Any) -> None:
+    assert dataset.calibrate("-seed", "-1") == 1
+    require_one_clear_line(capsys, "-seed is 0 or more", "-1")
 
 
 def test_fold_all_left_out_no_case(dataset: LabelledDataset, capsys: Any) -> None:

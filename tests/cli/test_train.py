@@ -170,6 +170,8 @@ def test_pretrained_weights_of_another_network_are_one_line(
         ("1 3d_fullres 0 --val_best --disable_checkpointing", "--val_best needs a checkpoint"),
         ("1 3d_fullres 0 -num_gpus 2", "-num_gpus 2 needs -device cuda"),
         ("1 3d_fullres 0 -num_epochs 0", "-num_epochs has to be 1 or more, got 0"),
+        ("1 3d_fullres 0 -seed -1", "-seed has to be between 0 and 4294967295, got -1"),
+        ("1 3d_fullres 0 -seed 99999999999", "4294967295, got 99999999999"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

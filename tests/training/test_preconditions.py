@@ -20,11 +20,15 @@ from tests.conftest import NnunetFolders
 def dataset(nnunet_folders: NnunetFolders) -> Path:
     folder = nnunet_folders.preprocessed / "Dataset007_Tiny"
     (folder / "plans_2d").mkdir(parents=True)
+    (folder / "plans_2d" / "case.b2nd").touch()
+    (folder / "plans_empty").mkdir()
     (folder / "dataset.json").write_text("{}")
     configurations = {
         "2d": {"data_identifier": "plans_2d"},
         "small": {"inherits_from": "2d"},
         "3d_fullres": {"data_identifier": "plans_3d"},
+        "empty": {"data_identifier": "plans_empty"},
+        "nameless": {},
     }
     (folder / "somePlans.json").write_text(json.dumps({"configurations": configurations}))
     return folder
@@ -81,9 +85,32 @@ def test_an_unknown_configuration_is_refused_with_those_there_are(dataset: Path)
         require_configuration(dataset, "somePlans", configuration="3d_lowres")
 
 
-def test_a_configuration_without_preprocessed_cases_is_refused(dataset: Path) -> None:
-    with pytest.raises(InputError, match=r"plans_3d is missing.*nnUNetv2_preprocess -c 3d_fullres"):
-        require_configuration(dataset, "somePlans", configuration="3d_fullres")
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ("3d_fullres", r"plans_3d has no cases.*nnUNetv2_preprocess -c 3d_fullres"),
+        ("empty", r"plans_empty has no cases.*nnUNetv2_preprocess -c empty"),
+        ("nameless", r"'nameless' of .*somePlans\.json lacks data_identifier"),
+    ],
+)
+def test_a_configuration_without_preprocessed_cases_is_refused(
+    dataset: Path, configuration: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        require_configuration(dataset, "somePlans", configuration=configuration)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"configurations": [1]}'])
+def test_plans_that_are_none_are_refused_by_name(dataset: Path, content: bytes) -> None:
+    (dataset / "somePlans.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"somePlans\.json is no plans file of nnU-Net"):
+        require_configuration(dataset, "somePlans", configuration="2d")
+
+
+def test_the_name_of_a_dataset_is_plain_text(nnunet_folders: NnunetFolders) -> None:
+    (nnunet_folders.raw / "Dataset008_Raw").mkdir()
+    with pytest.raises(InputError, match="The data set 'Dataset008_Raw' is not preprocessed"):
+        preprocessed_dataset("8")
 
 
 def test_folds_are_numbers_or_all() -> None:
