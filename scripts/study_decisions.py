@@ -45,7 +45,11 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def copied_model(work: Path, part: str, folder: Path, *, seed: int, folds: tuple[int, ...]) -> Path:
     """The trained model in a folder of its own, because calibration writes beside the model."""
     model = train_folds(STUDY, TRAINER, folds, seed=seed, folder=folder)
-    copy = work / part / model.name
+    return copied(model, work / part / model.name, folds)
+
+
+def copied(model: Path, copy: Path, folds: tuple[int, ...]) -> Path:
+    """What a prediction needs of a model folder."""
     for name in ("plans.json", "dataset.json", *(f"fold_{f}/checkpoint_final.pth" for f in folds)):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(model / name, copy / name)

@@ -37,8 +37,12 @@ from study import (
     train_folds,
     write_small_plans,
 )
+from study_compare import call
+from study_decisions import copied
 from tqdm import tqdm
 
+from nnunetv2_le.calibration.applying import calibrated_predictor
+from nnunetv2_le.cli import calibrate
 from nnunetv2_le.evaluation.bootstrap import draw_counts, percentile_interval
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.failure_detection import aurc, excess_aurc
@@ -62,6 +66,8 @@ class Method:
         checkpoints: name or pattern.
         is_ensemble: the models of all seeds together, instead of one after another.
         folds: of one model folder, together.
+        is_calibrated: by nnUNetv2_le_calibrate on the validation cases of the folds, a copy of the
+            model; its predicted Dice is one more score.
     """
 
     trainer: str
@@ -70,6 +76,7 @@ class Method:
     checkpoints: str = "checkpoint_final.pth"
     is_ensemble: bool = False
     folds: tuple[int, ...] = (0,)
+    is_calibrated: bool = False
 
 
 LAYERS = "LayerEnsembleTrainer"
@@ -78,6 +85,8 @@ METHODS = {
     "stock": Method(STOCK, mirroring=True),
     "layer_ensemble_single": Method(LAYERS, ("heads",)),
     "layer_ensemble": Method(LAYERS, mirroring=True),
+    "layer_ensemble_calibrated": Method(LAYERS, mirroring=True, is_calibrated=True),
+    "stock_calibrated": Method(STOCK, mirroring=True, is_calibrated=True),
     "full_gradient_single": Method("LayerEnsembleTrainerFullGradient", ("heads",)),
     "probes_single": Method("LayerEnsembleTrainerProbes", ("heads",)),
     "decoder_heads_single": Method("LayerEnsembleTrainerDecoderHeads", ("heads",)),
@@ -105,7 +114,11 @@ def predict(
 ) -> list[dict[str, Any]]:
     """A record a case, and one of the calibration over all cases, in a file."""
     settings = PredictionSettings(families=method.families, use_mirroring=method.mirroring, maps=())
-    predictor = LayerEnsemblePredictor.from_model_folder(
+    load = LayerEnsemblePredictor.from_model_folder
+    if method.is_calibrated:
+        load = calibrated_predictor
+        models = [calibrated_copy(study, model, method.folds) for model in models]
+    predictor = load(
         models,
         settings,
         folds=method.folds,
@@ -119,7 +132,9 @@ def predict(
         seconds = time.process_time() - begin
         reference = _read(label)
         segmentation = prediction.segmentation()
-        scores = prediction.scores.scores
+        scores = dict(prediction.scores.scores)
+        if predictor.judge is not None:
+            scores["predicted_dice"] = predictor.judge.judge(prediction).numbers["predicted_dice"]
         records.append(
             {
                 "case": name,
@@ -135,6 +150,15 @@ def predict(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(records))
     return records
+
+
+def calibrated_copy(study: Study, model: Path, folds: tuple[int, ...]) -> Path:
+    """A copy of a model, calibrated by the command on the cases that its folds left out."""
+    copy = copied(model, model.parents[1] / "calibrated" / model.name, folds)
+    patients = Path(os.environ["nnUNet_raw"]) / study.dataset / "cases.csv"
+    options = ("-cases", patients) if patients.is_file() else ()
+    call(calibrate.main, "-m", copy, "-f", *folds, "-device", "cpu", *options)
+    return copy
 
 
 def dice_of_raters(
