@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nnunetv2_le.errors import CaseError, InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.types import Labels

@@ -30,14 +30,13 @@ from nnunetv2_le.evaluation.overlap import (
     JointHistogram,
     confusion,
     joint_histogram,
-    label_map,
     label_mask,
 )
 from nnunetv2_le.evaluation.rater_metrics import rater_figures
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
 from nnunetv2_le.evaluation.surface_distance import surface_distances
-from nnunetv2_le.inference.nifti_checks import fault
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
 
 
@@ -123,25 +122,6 @@ def evaluate_case(
         values |= figures
         problems += complaints
     return CaseMetrics(files.case, values, per_label, tuple(problems), calibration=calibration)
-
-
-def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A label map (depth, height, width) and its spacing in mm, through nnU-Net's reader.
-
-    Raises:
-        InputError: if the file cannot be read, is not whole or holds no labels.
-    """
-    if file.is_file() and (found := fault(file)):  # ITK reads such files without an error
-        raise InputError(f"{file} cannot be read: {found}")
-    try:
-        image, properties = reader.read_seg(str(file))
-    except Exception as error:  # every reader raises its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{file} cannot be read: {reason}") from error
-    try:
-        return label_map(image[0]), tuple(float(size) for size in properties["spacing"])
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
 
 
 def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:

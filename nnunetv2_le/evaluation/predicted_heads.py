@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.skip_heads import HeadCase
+from nnunetv2_le.evaluation.volumes import read_segmentation
 
 if TYPE_CHECKING:
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor

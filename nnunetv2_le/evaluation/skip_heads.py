@@ -27,13 +27,13 @@ from jaxtyping import Float, Int
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
 from nnunetv2_le.evaluation.cases import CaseFiles, Problem
 from nnunetv2_le.evaluation.correlation import spearman
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import decided, iterate_slabs
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
 

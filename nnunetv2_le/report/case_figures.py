@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
-from nnunetv2_le.evaluation.rater_metrics import read_map
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import segmentation_of
+from nnunetv2_le.evaluation.volumes import read_map, read_segmentation
 from nnunetv2_le.report.case_figure import case_figure
 from nnunetv2_le.report.figure_files import save_figure
 from nnunetv2_le.report.layer_agreement_figure import layer_agreement_figure
@@ -53,7 +52,7 @@ def case_figures(
     figure = case_figure(
         prediction,
         reference,
-        _maps(files, prediction.shape),
+        _maps(files, dataset, prediction.shape),
         case=files.case,
         index=index,
         spacing_mm=spacing,
@@ -87,16 +86,15 @@ def _reference(files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, .
     return reference
 
 
-def _maps(files: CaseFiles, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _maps(
+    files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
     """The uncertainty maps that predict wrote for the case."""
     maps = {}
     for name in _MAPS:
         file = files.prediction.parent / "uncertainty" / f"{files.case}_{name}.nii.gz"
         if file.is_file():
-            volume = read_map(file)
-            if volume.size != np.prod(shape):
-                raise InputError(f"{file} has shape {volume.shape}, the segmentation has {shape}")
-            maps[name] = volume.reshape(shape)
+            maps[name] = read_map(file, dataset.reader, shape=shape)
     return maps
 
 

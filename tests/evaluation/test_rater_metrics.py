@@ -62,13 +62,16 @@ def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, datase
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
-def test_entropy_of_saved_probabilities_is_the_one_that_predict_maps(tmp_path, has_regions):
+def test_entropy_of_saved_probabilities_is_the_one_that_predict_maps(
+    tmp_path, dataset, has_regions
+):
     probability = np.random.default_rng(0).dirichlet(np.ones(3), SHAPE).transpose(3, 0, 1, 2)
     probability = probability[1:] if has_regions else probability
     np.savez_compressed(tmp_path / "case.npz", probabilities=probability.astype(np.float32))
     files = CaseFiles("case", tmp_path / "case.nii.gz", (), probabilities=tmp_path / "case.npz")
     expected = entropy_nats(torch.from_numpy(probability), has_regions=has_regions)
-    found = _entropy(files, SHAPE, has_regions=has_regions)
+    labels = replace(dataset.labels, has_regions=has_regions)
+    found = _entropy(files, SHAPE, replace(dataset, labels=labels))
     np.testing.assert_allclose(found, expected.flatten(), rtol=1e-5)
 
 
