@@ -26,6 +26,7 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
+from nnunetv2_le.evaluation.grids import difference
 from nnunetv2_le.evaluation.overlap import (
     JointHistogram,
     confusion,
@@ -125,21 +126,22 @@ def evaluate_case(
 
 
 def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:
-    prediction, spacing = read_segmentation(files.prediction, dataset.reader)
+    prediction = read_segmentation(files.prediction, dataset.reader)
     raters = []
     for file in files.references:
-        rater, its_spacing = read_segmentation(file, dataset.reader)
-        if rater.shape != prediction.shape:
+        rater = read_segmentation(file, dataset.reader)
+        if rater.labels.shape != prediction.labels.shape:
             raise InputError(
-                f"its reference has shape {rater.shape}, its prediction {prediction.shape}: {file}"
+                f"its reference has shape {rater.labels.shape}, its prediction "
+                f"{prediction.labels.shape}: {file}"
             )
-        if not np.allclose(its_spacing, spacing, rtol=1e-3):
+        if found := difference(rater.grid, prediction.grid):
             raise InputError(
-                f"its reference has spacing {its_spacing} mm, its prediction {spacing}: {file}"
+                f"its reference has {found.what} {found.here}, its prediction {found.there}: {file}"
             )
-        raters.append(rater)
+        raters.append(rater.labels)
     reference = raters[0] if len(raters) == 1 else consensus(raters)
-    return _Images(prediction, reference, tuple(raters), spacing)
+    return _Images(prediction.labels, reference, tuple(raters), prediction.grid.spacing_mm)
 
 
 def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> list[str]:

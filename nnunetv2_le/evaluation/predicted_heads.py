@@ -92,7 +92,7 @@ def predicted_head_cases(
             for family in prediction.plan.families
             if family.name == "heads"
         ]
-        raters = [read_segmentation(file, dataset.reader)[0] for file in one.references]
+        raters = [read_segmentation(file, dataset.reader).labels for file in one.references]
         reference = raters[0] if len(raters) == 1 else consensus(raters)
         heads = PredictedHeads(prediction, numbers[0] if numbers else ())
         yield HeadCase(one.case, heads, reference)

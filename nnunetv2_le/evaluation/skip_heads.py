@@ -97,7 +97,7 @@ def saved_head_cases(files: Iterable[CaseFiles], dataset: EvaluationDataset) -> 
         InputError: if a reference or a head cannot be read.
     """
     for one in files:
-        raters = [read_segmentation(file, dataset.reader)[0] for file in one.references]
+        raters = [read_segmentation(file, dataset.reader).labels for file in one.references]
         reference = raters[0] if len(raters) == 1 else consensus(raters)
         yield HeadCase(one.case, SavedHeads(one.heads, reference.shape), reference)
 

@@ -5,20 +5,35 @@ Some readers of nnU-Net turn every image to one orientation (``NibabelIOWithReor
 goes through the reader that turns the labels.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.grids import Grid, grid_of
 from nnunetv2_le.evaluation.overlap import label_map
 from nnunetv2_le.inference.nifti_checks import fault
 
 
-def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A label map (depth, height, width) and its spacing in mm, through nnU-Net's reader.
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map with its place.
+
+    Attributes:
+        labels: the value of each voxel.
+        grid: where the voxels lie.
+    """
+
+    labels: Int[np.ndarray, "depth height width"]
+    grid: Grid
+
+
+def read_segmentation(file: Path, reader: Any) -> Segmentation:
+    """A label map through nnU-Net's reader.
 
     Raises:
         InputError: if the file cannot be read, is not whole or holds no labels.
@@ -30,7 +45,7 @@ def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float,
     except Exception as error:  # every reader raises its own
         raise InputError(f"{file} cannot be read: {_reason(error)}") from error
     try:
-        return label_map(image[0]), tuple(float(size) for size in properties["spacing"])
+        return Segmentation(label_map(image[0]), grid_of(properties))
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
 

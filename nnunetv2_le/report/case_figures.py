@@ -46,7 +46,8 @@ def case_figures(
     Raises:
         InputError: if a file cannot be read or its shape does not fit.
     """
-    prediction, spacing = read_segmentation(files.prediction, dataset.reader)
+    segmentation = read_segmentation(files.prediction, dataset.reader)
+    prediction, spacing = segmentation.labels, segmentation.grid.spacing_mm
     reference = _reference(files, dataset, prediction.shape)
     index = busiest_slice([reference, prediction])
     figure = case_figure(
@@ -79,7 +80,7 @@ def case_figures(
 
 def _reference(files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, ...]) -> np.ndarray:
     """The label, or the consensus of several raters."""
-    raters = [read_segmentation(file, dataset.reader)[0] for file in files.references]
+    raters = [read_segmentation(file, dataset.reader).labels for file in files.references]
     reference = raters[0] if len(raters) == 1 else consensus(raters)
     if reference.shape != shape:
         raise InputError(f"{files.case}: reference {reference.shape} and prediction {shape} differ")

@@ -61,7 +61,7 @@ def test_maps_lie_on_labels_whatever_the_orientation_of_the_files(tmp_path, read
     write_map(entropy, NativeVolume.of(image[0]), properties, output=out)
 
     files, _ = find_cases(out, [references], file_ending=".nii.gz")
-    read = [read_segmentation(file, dataset.reader)[0] for file in files[0].references]
+    read = [read_segmentation(file, dataset.reader).labels for file in files[0].references]
     figures, problems = rater_figures(files[0], read, read[0], dataset)
     assert problems == []
     assert figures["entropy_disagreement_pearson"] == pytest.approx(1, abs=1e-6)
