@@ -21,6 +21,8 @@ from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.types import Labels
 
+_LISTED = 5  # unknown values of a case
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -96,9 +98,11 @@ def _require_known_values(
     ignored = [] if manager.ignore_label is None else [manager.ignore_label]
     known = [int(value) for value in (*manager.all_labels, *ignored)]
     if unknown := [str(value) for value in np.unique(labels) if value not in known]:
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
         raise CaseError(
-            f"The reference of {case} has the values {', '.join(unknown)}, but dataset.json has "
-            f"{', '.join(map(str, known))}: {file}. Convert the labels to those values."
+            f"The reference of {case} has the values {', '.join(unknown[:_LISTED])}{more}, but "
+            f"dataset.json has {', '.join(map(str, known))}: {file}. Convert the labels to those "
+            "values."
         )
 
 

@@ -40,6 +40,8 @@ from nnunetv2_le.evaluation.surface_distance import surface_distances
 from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
 
+_LISTED = 5  # unknown values of a case
+
 
 @dataclass(frozen=True)
 class MetricSettings:
@@ -148,7 +150,9 @@ def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> li
     unknown = histogram.unknown_values(dataset.known_values)
     if not unknown:
         return []
-    listed = ", ".join(f"{value} ({count} voxels)" for value, count in unknown.items())
+    listed = ", ".join(f"{v} ({count} voxels)" for v, count in list(unknown.items())[:_LISTED])
+    if len(unknown) > _LISTED:
+        listed += f" and {len(unknown) - _LISTED} more"
     return [f"labels that are not in dataset.json count as background: {listed}"]
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.grids import Grid, grid_of
 from nnunetv2_le.evaluation.overlap import label_map
-from nnunetv2_le.inference.nifti_checks import fault
+from nnunetv2_le.inference.nifti_checks import count_bad_intensities, fault
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,17 @@ def read_segmentation(file: Path, reader: Any) -> Segmentation:
     Raises:
         InputError: if the file cannot be read, is not whole or holds no labels.
     """
-    if file.is_file() and (found := fault(file)):  # ITK reads such files without an error
-        raise InputError(f"{file} cannot be read: {found}")
+    if file.is_file():
+        _require_sound(file)
     try:
         image, properties = reader.read_seg(str(file))
     except Exception as error:  # every reader raises its own
         raise InputError(f"{file} cannot be read: {_reason(error)}") from error
+    if len(image) != 1:
+        raise InputError(
+            f"{file}: a label image must hold one volume or channel, got {len(image)}; save the "
+            "labels alone"
+        )
     try:
         return Segmentation(label_map(image[0]), grid_of(properties))
     except InputError as error:
@@ -73,6 +78,17 @@ def read_map(
     if volume.shape != shape:
         raise InputError(f"{file} has shape {volume.shape}, the segmentation has {shape}")
     return volume
+
+
+def _require_sound(file: Path) -> None:
+    """What ITK reads as if nothing were wrong."""
+    if found := fault(file):
+        raise InputError(f"{file} cannot be read: {found}")
+    if count := count_bad_intensities(file):
+        raise InputError(
+            f"{file}: a label image must hold whole numbers, got {count} voxels with NaN or "
+            "infinity"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -194,6 +194,18 @@ def test_a_reference_that_lies_elsewhere_is_refused(tmp_path: Path, changed: str
         read_reference(file, prediction, predictor.model)
 
 
+def test_a_reference_with_missing_values_or_several_volumes_is_refused(tmp_path: Path) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    labels = prediction.segmentation().astype(np.float32)
+    labels[0, 0, :7] = np.nan
+    file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
+    with pytest.raises(CaseError, match="whole numbers, got 7 voxels with NaN"):
+        read_reference(file, prediction, predictor.model)
+    sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(files[0]))] * 2), str(file))
+    with pytest.raises(CaseError, match="one volume or channel, got 2"):
+        read_reference(file, prediction, predictor.model)
+
+
 def test_voxels_are_drawn_evenly_and_the_same_each_time(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(observed_case, "MAX_VOXELS", 500)
     predictor, prediction, files = predicted(MODEL, tmp_path)
