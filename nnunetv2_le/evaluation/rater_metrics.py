@@ -116,9 +116,15 @@ def _entropy(
 
 
 def _mean_dice(pairs: Sequence[tuple[np.ndarray, np.ndarray]], labels: Labels) -> float:
-    values = []
+    """Over the labels of each pair where Dice is defined, then over the pairs that have one."""
+    of_pairs = []
     for one, other in pairs:
         histogram = joint_histogram(one, other)
-        values += [confusion(histogram, label).dice for label in labels.values]
+        of_pairs.append(_mean([confusion(histogram, label).dice for label in labels.values]))
+    return _mean(of_pairs)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of what is defined; NaN where nothing is."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

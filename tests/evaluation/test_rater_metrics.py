@@ -82,3 +82,27 @@ def test_raters_that_ignore_everything_are_named(tmp_path, dataset):
     found, problems = figures(tmp_path, dataset, raters, heads, fused)
     assert found == {"num_raters": 3}
     assert problems == ["its raters ignore every voxel between them"]
+
+
+def test_mean_dice_is_over_the_labels_of_a_rater_and_then_over_raters(tmp_path, dataset):
+    prediction = np.zeros((1, 4, 8), np.int32)
+    prediction[0, :2, :4] = 1
+    with_both = prediction.copy()
+    with_both[0, 3] = 2
+    raters = [with_both, prediction.copy(), prediction.copy()]
+    case = CaseFiles("case", tmp_path / "case.nii.gz", ())
+    found, _ = rater_figures(case, raters, prediction, dataset)
+    # the first rater has Dice 1 and 0, the others Dice 1 of the one label that is there
+    assert found["mean_rater_dice"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert found["rater_pairwise_dice"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+def test_raters_that_agree_on_nothing_are_in_no_mean_dice(tmp_path, dataset):
+    prediction = np.zeros((1, 4, 8), np.int32)
+    some = prediction.copy()
+    some[0, :2] = 1
+    case = CaseFiles("case", tmp_path / "case.nii.gz", ())
+    found, _ = rater_figures(case, [prediction, prediction, some], prediction, dataset)
+    assert found["mean_rater_dice"] == 0
+    found, _ = rater_figures(case, [prediction, prediction], prediction, dataset)
+    assert np.isnan(found["mean_rater_dice"])
