@@ -90,7 +90,8 @@ def ranked_confidences(table: pd.DataFrame, score: Score) -> Float[np.ndarray, "
         is_empty |= table["empty_prediction"].astype(str).str.lower().to_numpy() == "true"
     defined = confidences[np.isfinite(confidences)]
     lowest = float(defined.min()) if len(defined) else 0.0
-    return np.where(is_empty & ~np.isfinite(confidences), lowest - 1, confidences)
+    below = np.nextafter(lowest, -np.inf)  # of large scores, 1 less is the same number
+    return np.where(is_empty & ~np.isfinite(confidences), below, confidences)
 
 
 def numbers(table: pd.DataFrame, column: str) -> Float[np.ndarray, "cases"]:
