@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from jaxtyping import Float, Int
 
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation.cases import require_name
 from nnunetv2_le.evaluation.grids import Grid, grid_of
 from nnunetv2_le.evaluation.overlap import label_map
 from nnunetv2_le.inference.nifti_checks import count_bad_intensities, fault
@@ -38,6 +39,7 @@ def read_segmentation(file: Path, reader: Any) -> Segmentation:
     Raises:
         InputError: if the file cannot be read, is not whole or holds no labels.
     """
+    require_name(file)
     if file.is_file():
         _require_sound(file)
     try:
@@ -68,6 +70,7 @@ def read_map(
     Raises:
         InputError: if it cannot be read or has another shape.
     """
+    require_name(file)
     try:
         if file.name.endswith(tuple(reader.supported_file_endings)):
             volume = np.asarray(reader.read_images([str(file)])[0][0])

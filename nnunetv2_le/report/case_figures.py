@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.cases import CaseFiles, require_name
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import segmentation_of
@@ -103,6 +103,7 @@ def _image(files: CaseFiles, dataset: EvaluationDataset, folder: Path | None) ->
     if folder is None:
         return None
     file = folder / f"{files.case}_0000{dataset.file_ending}"
+    require_name(file)
     try:
         image, _ = dataset.reader.read_images([str(file)])
     except Exception as error:  # every reader raises its own

@@ -1,6 +1,7 @@
 """The command evaluate: files it writes, exit codes, errors in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,15 @@ def test_a_prediction_that_is_not_there_is_not_created(tmp_path, capsys):
     assert evaluate.main(["-ref", "x", "-pred", str(tmp_path / "nowhere"), "-np", "1"]) == 1
     assert "is needed and cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_case_whose_name_is_not_utf8_costs_no_other(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    strange = os.fsdecode(b"caf\xe9.nii.gz")
+    for folder in (made.out, made.references):
+        (folder / strange).write_bytes((folder / "case_00.nii.gz").read_bytes())
+    assert command(made, "--no_figures") == 0
+    assert "caf\\udce9.nii.gz is no UTF-8" in capsys.readouterr().err
+    problems = pd.read_csv(made.out / "evaluation" / "problems.csv")
+    assert "caf\\udce9" in set(problems["case"])
+    assert len(pd.read_csv(made.out / "evaluation" / "cases.csv")) == 3
