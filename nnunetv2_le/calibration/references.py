@@ -15,10 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nnunetv2_le.errors import CaseError, InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
+from nnunetv2_le.evaluation.grids import Grid, difference, grid_of
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.types import Labels
+
+_LISTED = 5  # unknown values of a case
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,21 @@ def read_reference(file: Path, prediction: CasePrediction, model: Model) -> Refe
     """Read a reference and bring it to the network's grid.
 
     Raises:
-        CaseError: it cannot be read, has another shape or spacing than the image, or values that
-            are neither labels of the data set nor its ignore label.
+        CaseError: it cannot be read, has another shape or grid than the image, or values that are
+            neither labels of the data set nor its ignore label.
     """
     try:
-        labels, spacing = read_segmentation(file, model.plans.image_reader_writer_class())
+        read = read_segmentation(file, model.plans.image_reader_writer_class())
     except InputError as error:
         raise CaseError(f"The reference of {prediction.case}: {error}.") from error
+    labels = read.labels
     expected = prediction.grid.empty(np.uint8)[0].shape
     if labels.shape != expected:
         raise CaseError(
             f"Expected a reference of shape {expected}, as the image of {prediction.case}, got "
             f"{labels.shape}: {file}. Give the labels of this very image."
         )
-    _require_spacing(spacing, prediction, file)
+    _require_grid(read.grid, prediction, file)
     _require_known_values(labels, prediction.case, model, file)
     return Reference(labels, _on_network_grid(labels, prediction, model))
 
@@ -78,12 +82,12 @@ def known_voxels(
     return np.isin(labels, [0, *values])
 
 
-def _require_spacing(spacing: tuple[float, ...], prediction: CasePrediction, file: Path) -> None:
-    expected = tuple(float(size) for size in prediction.properties["spacing"])
-    if not np.allclose(spacing, expected, rtol=1e-3):  # as the evaluation does
+def _require_grid(grid: Grid, prediction: CasePrediction, file: Path) -> None:
+    if found := difference(grid, grid_of(prediction.properties)):
         raise CaseError(
-            f"Expected a reference of spacing {expected} mm, as the image of {prediction.case}, "
-            f"got {spacing}: {file}. Give the labels of this very image, or mend its header."
+            f"Expected a reference of {found.what} {found.there}, as the image of "
+            f"{prediction.case}, got {found.here}: {file}. Give the labels of this very image, or "
+            "mend its header."
         )
 
 
@@ -94,9 +98,11 @@ def _require_known_values(
     ignored = [] if manager.ignore_label is None else [manager.ignore_label]
     known = [int(value) for value in (*manager.all_labels, *ignored)]
     if unknown := [str(value) for value in np.unique(labels) if value not in known]:
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
         raise CaseError(
-            f"The reference of {case} has the values {', '.join(unknown)}, but dataset.json has "
-            f"{', '.join(map(str, known))}: {file}. Convert the labels to those values."
+            f"The reference of {case} has the values {', '.join(unknown[:_LISTED])}{more}, but "
+            f"dataset.json has {', '.join(map(str, known))}: {file}. Convert the labels to those "
+            "values."
         )
 
 

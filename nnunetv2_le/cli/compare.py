@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.evaluate import evaluate_folder, report
-from nnunetv2_le.cli.evaluation_options import Options, add_options, options_of
+from nnunetv2_le.cli.evaluation_options import (
+    Options,
+    add_options,
+    options_of,
+    output_folder,
+    require_writable,
+)
 from nnunetv2_le.errors import SettingError
 
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
+
+_ENDINGS = ("csv", "md", "tex")
+_TAKEN = {
+    *(".", "..", "figures", "differences.csv", "summary.json"),
+    *(f"{table}.{ending}" for table in ("quality", "correlation") for ending in _ENDINGS),
+}
 
 
 @dataclass(frozen=True)
@@ -65,15 +77,11 @@ def build_request(arguments: argparse.Namespace) -> CompareRequest:
             raise SettingError(f"-pred takes NAME=FOLDER, got {entry!r}")
         if name in predictions:
             raise SettingError(f"-pred names the method {name!r} twice")
-        if "/" in name or name in (".", "..", "figures"):
-            raise SettingError(
-                "a method's name becomes a folder beside the folder figures: it must not have a "
-                f"slash nor be '.', '..' or 'figures', got {name!r}"
-            )
+        _require_name_of_folder(name)
         predictions[name] = Path(folder)
     if len(predictions) < 2:
         raise SettingError("-pred needs at least two methods; nnUNetv2_le_evaluate takes one")
-    return CompareRequest(options_of(arguments), predictions, Path(arguments.o))
+    return CompareRequest(options_of(arguments), predictions, output_folder(arguments.o))
 
 
 def run(request: CompareRequest) -> "dict[str, Evaluation]":
@@ -86,6 +94,7 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
     from nnunetv2_le.evaluation.result_files import write_evaluation
 
     options = request.options
+    require_writable(request.output)
     methods = {}
     for name, folder in request.predictions.items():
         methods[name] = evaluate_folder(folder, options)
@@ -112,6 +121,14 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``nnUNetv2_le_compare``."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _require_name_of_folder(name: str) -> None:
+    if "/" in name or not name.strip() or not name.isprintable() or name.lower() in _TAKEN:
+        raise SettingError(
+            "a method's name becomes a folder beside the results: it must not have a slash or a "
+            f"line break, nor be blank, '.', '..', 'figures' or the name of a table, got {name!r}"
+        )
 
 
 def _warn_of_other_labels(labels: Mapping[str, Sequence[str]]) -> None:

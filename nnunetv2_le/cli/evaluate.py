@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.common import run_main
-from nnunetv2_le.cli.evaluation_options import Options, add_options, optional_path, options_of
+from nnunetv2_le.cli.evaluation_options import (
+    Options,
+    add_options,
+    optional_path,
+    options_of,
+    output_folder,
+    require_writable,
+)
 from nnunetv2_le.errors import InputError, SettingError
 
 if TYPE_CHECKING:
@@ -96,7 +103,7 @@ def build_request(arguments: argparse.Namespace) -> EvaluateRequest:
     return EvaluateRequest(
         options=options_of(arguments),
         prediction=prediction,
-        output=optional_path(arguments.o) or prediction / "evaluation",
+        output=prediction / "evaluation" if arguments.o is None else output_folder(arguments.o),
         skip_heads=arguments.skip_heads,
         num_case_figures=arguments.num_case_figures,
         images=optional_path(arguments.i),
@@ -117,6 +124,7 @@ def run(request: EvaluateRequest) -> "Evaluation":
     from nnunetv2_le.report.headline import headline
 
     options = request.options
+    require_writable(request.output)
     evaluation = evaluate_folder(request.prediction, options)
     write_evaluation(evaluation, request.output, metrics=options.metrics(), method=options.method())
     if request.skip_heads:

@@ -1,15 +1,20 @@
 """What ``nnUNetv2_le_evaluate`` and ``nnUNetv2_le_compare`` can both be told."""
 
 import argparse
+import math
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.errors import SettingError
+from nnunetv2_le.errors import OutputError, SettingError
 
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.case_metrics import MetricSettings
     from nnunetv2_le.evaluation.method import MethodSettings
+
+_MAX_DRAWS = 100_000  # of 1,000 cases they take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         raise SettingError(
             "-domain and -patient name columns of -cases FILE.csv; give that file too"
         )
-    if arguments.tolerance_mm < 0 or arguments.roi_margin < 0 or arguments.num_bootstrap < 0:
-        raise SettingError("-tolerance_mm, -roi_margin and -num_bootstrap must not be negative")
+    _require_numbers(arguments)
     if not all(0 < threshold <= 1 for threshold in arguments.dice_thresholds):
         raise SettingError(
             f"-dice_thresholds must lie between 0 and 1, got {arguments.dice_thresholds}"
@@ -150,9 +154,51 @@ def options_of(arguments: argparse.Namespace) -> Options:
     )
 
 
+def output_folder(text: str) -> Path:
+    """The folder of ``-o``.
+
+    Raises:
+        SettingError: if it has no name.
+    """
+    if not text.strip():
+        raise SettingError(f"-o takes the folder for results, got {text!r}; name one")
+    return Path(text)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder for results that cannot be written to; nothing is created.
+
+    Raises:
+        OutputError: if it, or the nearest folder above it that exists, cannot be written to.
+    """
+    place = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"-o has to be a folder that can be written; {str(folder)!r} cannot "
+            f"({error.strerror}). Name another one."
+        ) from error
+
+
 def optional_path(text: str | None) -> Path | None:
     """A path, if the user named one."""
     return None if text is None else Path(text)
+
+
+def _require_numbers(arguments: argparse.Namespace) -> None:
+    for name, most, in_words in (
+        ("tolerance_mm", sys.float_info.max, "a finite number from 0 on"),
+        ("roi_margin", math.inf, "0 or more"),
+        ("num_bootstrap", _MAX_DRAWS, f"between 0 and {_MAX_DRAWS}"),
+        ("seed", math.inf, "0 or more"),
+    ):
+        value = getattr(arguments, name)
+        if not 0 <= value <= most:  # NaN is nowhere
+            raise SettingError(f"-{name} must be {in_words}, got {value}")
 
 
 def _default_processes() -> int:

@@ -80,6 +80,7 @@ class CellHistogram:
 
     def add(self, probabilities: Float[np.ndarray, "voxels"], came_true: np.ndarray) -> None:
         """Count predictions and their outcomes."""
+        probabilities = _at_least_single(probabilities)
         cells = np.minimum((probabilities * NUM_CELLS).astype(np.int64), NUM_CELLS - 1)
         self.counts += np.bincount(cells, minlength=NUM_CELLS)
         self.sums += np.bincount(cells, weights=probabilities, minlength=NUM_CELLS)
@@ -149,6 +150,7 @@ class CalibrationHistogram:
         self._check(probabilities)
         if not probabilities.shape[1]:
             return
+        probabilities = _at_least_single(probabilities)
         came_true = (
             truth.astype(bool)
             if self.has_regions
@@ -221,3 +223,8 @@ class CalibrationHistogram:
                 f"probabilities must lie between 0 and 1, got {low!r} to {high!r}; "
                 "were logits saved?"
             )
+
+
+def _at_least_single(probabilities: np.ndarray) -> np.ndarray:
+    """Half precision has too few digits for cells and squares."""
+    return probabilities.astype(np.promote_types(probabilities.dtype, np.float32), copy=False)

@@ -26,19 +26,21 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
+from nnunetv2_le.evaluation.grids import difference
 from nnunetv2_le.evaluation.overlap import (
     JointHistogram,
     confusion,
     joint_histogram,
-    label_map,
     label_mask,
 )
 from nnunetv2_le.evaluation.rater_metrics import rater_figures
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
 from nnunetv2_le.evaluation.surface_distance import surface_distances
-from nnunetv2_le.inference.nifti_checks import fault
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
+
+_LISTED = 5  # unknown values of a case
 
 
 @dataclass(frozen=True)
@@ -125,48 +127,32 @@ def evaluate_case(
     return CaseMetrics(files.case, values, per_label, tuple(problems), calibration=calibration)
 
 
-def read_segmentation(file: Path, reader: Any) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A label map (depth, height, width) and its spacing in mm, through nnU-Net's reader.
-
-    Raises:
-        InputError: if the file cannot be read, is not whole or holds no labels.
-    """
-    if file.is_file() and (found := fault(file)):  # ITK reads such files without an error
-        raise InputError(f"{file} cannot be read: {found}")
-    try:
-        image, properties = reader.read_seg(str(file))
-    except Exception as error:  # every reader raises its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise InputError(f"{file} cannot be read: {reason}") from error
-    try:
-        return label_map(image[0]), tuple(float(size) for size in properties["spacing"])
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-
-
 def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:
-    prediction, spacing = read_segmentation(files.prediction, dataset.reader)
+    prediction = read_segmentation(files.prediction, dataset.reader)
     raters = []
     for file in files.references:
-        rater, its_spacing = read_segmentation(file, dataset.reader)
-        if rater.shape != prediction.shape:
+        rater = read_segmentation(file, dataset.reader)
+        if rater.labels.shape != prediction.labels.shape:
             raise InputError(
-                f"its reference has shape {rater.shape}, its prediction {prediction.shape}: {file}"
+                f"its reference has shape {rater.labels.shape}, its prediction "
+                f"{prediction.labels.shape}: {file}"
             )
-        if not np.allclose(its_spacing, spacing, rtol=1e-3):
+        if found := difference(rater.grid, prediction.grid):
             raise InputError(
-                f"its reference has spacing {its_spacing} mm, its prediction {spacing}: {file}"
+                f"its reference has {found.what} {found.here}, its prediction {found.there}: {file}"
             )
-        raters.append(rater)
+        raters.append(rater.labels)
     reference = raters[0] if len(raters) == 1 else consensus(raters)
-    return _Images(prediction, reference, tuple(raters), spacing)
+    return _Images(prediction.labels, reference, tuple(raters), prediction.grid.spacing_mm)
 
 
 def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> list[str]:
     unknown = histogram.unknown_values(dataset.known_values)
     if not unknown:
         return []
-    listed = ", ".join(f"{value} ({count} voxels)" for value, count in unknown.items())
+    listed = ", ".join(f"{v} ({count} voxels)" for v, count in list(unknown.items())[:_LISTED])
+    if len(unknown) > _LISTED:
+        listed += f" and {len(unknown) - _LISTED} more"
     return [f"labels that are not in dataset.json count as background: {listed}"]
 
 

@@ -64,12 +64,10 @@ def find_cases(
     Raises:
         InputError: if a folder is missing or there is no case with both sides.
     """
-    for folder in (prediction_folder, *reference_folders):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder")
+    problems = _looked_at([prediction_folder, *reference_folders], file_ending)
     predictions = _by_case(prediction_folder, file_ending)
     references = [_references(folder, file_ending) for folder in reference_folders]
-    cases, problems = [], []
+    cases = []
     for case, prediction in predictions.items():
         found = tuple(file for rater in references for file in rater.get(case, ()))
         if not found:
@@ -95,6 +93,48 @@ def find_cases(
             f"{', '.join(map(str, reference_folders))}; are the folders and the file ending right?"
         )
     return cases, problems
+
+
+def require_name(path: Path) -> None:
+    """Refuse a path that is not UTF-8: ITK ends the whole process at one.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not _has_name(path):
+        raise InputError(_complaint(path))
+
+
+def _has_name(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _complaint(path: Path) -> str:
+    return f"{_shown(str(path))} is no UTF-8, so image libraries cannot open it; rename it"
+
+
+def _shown(name: str) -> str:
+    """A name of any bytes as every stream and table takes it."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _looked_at(folders: Sequence[Path], file_ending: str) -> list[Problem]:
+    """Refuse what is no folder; files of cases that cannot be opened for their names."""
+    problems = []
+    for folder in folders:
+        require_name(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder")
+        problems += [
+            Problem(_shown(file.name[: -len(file_ending)]), _complaint(file))
+            for file in sorted(folder.iterdir())
+            if file.name.endswith(file_ending) and not _has_name(file)
+        ]
+    return problems
 
 
 def _not_predicted(
@@ -135,7 +175,8 @@ def _files(case: str, prediction: Path, references: tuple[Path, ...], folder: Pa
 
 
 def _by_case(folder: Path, file_ending: str) -> dict[str, Path]:
-    files = sorted(f for f in folder.iterdir() if f.name.endswith(file_ending) and f.is_file())
+    named = (file for file in folder.iterdir() if _has_name(file))
+    files = sorted(file for file in named if file.name.endswith(file_ending) and file.is_file())
     return {file.name[: -len(file_ending)]: file for file in files if not file.name.startswith(".")}
 
 

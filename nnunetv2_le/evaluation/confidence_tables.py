@@ -90,7 +90,8 @@ def ranked_confidences(table: pd.DataFrame, score: Score) -> Float[np.ndarray, "
         is_empty |= table["empty_prediction"].astype(str).str.lower().to_numpy() == "true"
     defined = confidences[np.isfinite(confidences)]
     lowest = float(defined.min()) if len(defined) else 0.0
-    return np.where(is_empty & ~np.isfinite(confidences), lowest - 1, confidences)
+    below = np.nextafter(lowest, -np.inf)  # of large scores, 1 less is the same number
+    return np.where(is_empty & ~np.isfinite(confidences), below, confidences)
 
 
 def numbers(table: pd.DataFrame, column: str) -> Float[np.ndarray, "cases"]:
@@ -110,7 +111,10 @@ def _read_table(path: Path, index: list[str]) -> pd.DataFrame:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in index if column not in table.columns]
     if missing:
-        raise InputError(f"{path} must have the columns {index}, {missing} are missing")
+        raise InputError(
+            f"{path} must have the columns {index}, separated by commas; it has "
+            f"{list(table.columns)}"
+        )
     twice = table[table.duplicated(index)]
     if len(twice):
         raise InputError(
@@ -126,7 +130,12 @@ def _scores(description: Any, cases: pd.DataFrame, path: Path) -> tuple[Score, .
         raise InputError(f"{path} must describe the columns of uncertainty.csv under 'columns'")
     scores = []
     for name in cases.columns:
-        direction = columns.get(name, {}).get("direction", "none")
+        column = columns.get(name, {})
+        if not isinstance(column, dict):
+            raise InputError(
+                f"{path} must describe {name} as an object with its 'direction', got {column!r}"
+            )
+        direction = column.get("direction", "none")
         if direction not in _DIRECTIONS:
             raise InputError(
                 f"{path}: direction of {name} must be one of {_DIRECTIONS}, got {direction!r}"

@@ -14,6 +14,9 @@ from typing import Any
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.types import Labels
 
+# what nnU-Net raises for a description that it cannot use
+_NOT_ACCEPTED = (LookupError, RuntimeError, AssertionError, TypeError, ValueError, AttributeError)
+
 
 @dataclass(frozen=True)
 class EvaluationDataset:
@@ -49,23 +52,48 @@ def read_dataset(
     Raises:
         InputError: if a file is missing or is not what it should be.
     """
-    description = read_json(dataset_file)
+    description = read_description(dataset_file)
+    plans = None if plans_file is None else read_json(plans_file)
+    if plans_file is not None and not isinstance(plans, dict):
+        raise InputError(f"{plans_file} must be nnU-Net's plans.json, got {_kind(plans)}")
     try:
-        manager = _label_manager(description, plans_file)
-        ending = str(description["file_ending"])
-        reader = _reader(description, example_files)
-    except (KeyError, RuntimeError, AssertionError) as error:
+        manager = _label_manager(description, plans)
+        return EvaluationDataset(
+            file_ending=description["file_ending"],
+            labels=_labels(description, manager),
+            ignore_label=manager.ignore_label,
+            known_values=tuple(int(value) for value in manager.all_labels)
+            + (() if manager.ignore_label is None else (int(manager.ignore_label),)),
+            reader=_reader(description, example_files),
+        )
+    except _NOT_ACCEPTED as error:
+        reason = str(error) or type(error).__name__
         raise InputError(
-            f"{dataset_file} is no dataset.json that nnU-Net accepts: {error}"
+            f"{dataset_file} is no dataset.json that nnU-Net accepts: {reason}"
         ) from error
-    return EvaluationDataset(
-        file_ending=ending,
-        labels=_labels(description, manager),
-        ignore_label=manager.ignore_label,
-        known_values=tuple(int(value) for value in manager.all_labels)
-        + (() if manager.ignore_label is None else (int(manager.ignore_label),)),
-        reader=reader,
-    )
+
+
+def read_description(dataset_file: Path) -> dict[str, Any]:
+    """The content of ``dataset.json``, which has ``labels`` and a ``file_ending``.
+
+    Raises:
+        InputError: if it is missing or is not what it should be.
+    """
+    content = read_json(dataset_file)
+    if not isinstance(content, dict):
+        raise InputError(f"{dataset_file} must be nnU-Net's dataset.json, got {_kind(content)}")
+    labels, ending = content.get("labels"), content.get("file_ending")
+    if not isinstance(labels, dict):
+        raise InputError(
+            f"{dataset_file} must give the labels as an object of names and numbers, got "
+            f"{_kind(labels)}"
+        )
+    if not isinstance(ending, str) or not ending:
+        raise InputError(
+            f"{dataset_file} must give the file_ending of segmentations, for example '.nii.gz', "
+            f"got {ending!r}"
+        )
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -101,12 +129,17 @@ def _reader(description: dict[str, Any], example_files: Iterable[Path]) -> Any:
     return determine_reader_writer_from_dataset_json(description, verbose=False)()
 
 
-def _label_manager(description: dict[str, Any], plans_file: Path | None) -> Any:
+def _kind(content: Any) -> str:
+    """What JSON holds, in its own words."""
+    return "nothing" if content is None else f"a {type(content).__name__}"
+
+
+def _label_manager(description: dict[str, Any], plans: dict[str, Any] | None) -> Any:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415
 
-    if plans_file is not None:
-        return PlansManager(read_json(plans_file)).get_label_manager(description)
+    if plans is not None:
+        return PlansManager(plans).get_label_manager(description)
     return LabelManager(description["labels"], description.get("regions_class_order"))
 
 

@@ -18,7 +18,7 @@ from nnunetv2_le.evaluation.confidence_tables import (
     Score,
     read_confidence_tables,
 )
-from nnunetv2_le.evaluation.dataset import EvaluationDataset, read_dataset, read_json
+from nnunetv2_le.evaluation.dataset import EvaluationDataset, read_dataset, read_description
 from nnunetv2_le.evaluation.method import (
     MethodSettings,
     given_column,
@@ -84,7 +84,7 @@ def evaluate_prediction(
     dataset_file = dataset_file or prediction_folder / "dataset.json"
     if plans_file is None and (prediction_folder / "plans.json").is_file():
         plans_file = prediction_folder / "plans.json"
-    ending = str(read_json(dataset_file).get("file_ending", ""))
+    ending = read_description(dataset_file)["file_ending"]
     files, problems = find_cases(prediction_folder, reference_folders, file_ending=ending)
     examples = [file for one in files for file in (*one.references, one.prediction)]
     dataset = read_dataset(dataset_file, plans_file=plans_file, example_files=examples)
@@ -154,7 +154,9 @@ def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame 
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in ("case", *wanted) if column not in table.columns]
     if missing:
-        raise InputError(f"{path} has no column {missing}; it has {list(table.columns)}")
+        raise InputError(
+            f"{path} has no column {missing}; it has {list(table.columns)}, separated by commas"
+        )
     table = table.dropna(subset=["case"])  # spreadsheets leave empty rows at the end
     if table["case"].duplicated().any():
         raise InputError(

@@ -23,6 +23,7 @@ from jaxtyping import Int
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.types import LabelValue
 
+_MAX_VALUES = 1024  # of a label image; atlases of the brain have a few hundred
 _CHUNK_VOXELS = 2**22  # keeps the temporary index below 64 MiB whatever the volume
 
 
@@ -83,17 +84,17 @@ def label_map(array: np.ndarray) -> Int[np.ndarray, "*space"]:
     """A label image as integers.
 
     Raises:
-        InputError: if a voxel is not a whole number.
+        InputError: if a voxel is not a whole number, or there are more values than labels have.
     """
-    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
-        return array.astype(np.int32, copy=False)
     with np.errstate(invalid="ignore"):
-        labels = array.astype(np.int32)
-    odd = int(np.count_nonzero(labels != array))
+        labels = array.astype(np.int32, copy=False)
+    odd = 0 if array.dtype == bool else int(np.count_nonzero(labels != array))
     if odd:
         raise InputError(
             f"a label image must hold whole numbers, got {odd} voxels with NaN or fractions"
         )
+    if labels.size and int(labels.max()) - int(labels.min()) >= _MAX_VALUES:
+        _require_few(len(np.unique(labels)), _MAX_VALUES)
     return labels
 
 
@@ -107,7 +108,7 @@ def joint_histogram(
         prediction: label map of the same shape.
 
     Raises:
-        InputError: if the shapes differ.
+        InputError: if the shapes differ, there is no voxel, or more values than labels have.
     """
     if reference.shape != prediction.shape:
         raise InputError(
@@ -119,12 +120,13 @@ def joint_histogram(
     low = min(int(reference.min()), int(prediction.min()))
     size = max(int(reference.max()), int(prediction.max())) - low + 1
     flat_reference, flat_prediction = reference.reshape(-1), prediction.reshape(-1)
-    if size > 1024:  # arbitrary label values: number them first, or the table would not fit
+    if size > _MAX_VALUES:  # arbitrary label values: number them first, or the table would not fit
         values, numbers = np.unique(
             np.concatenate([flat_reference, flat_prediction]), return_inverse=True
         )
         flat_reference, flat_prediction = np.split(numbers.astype(np.int32), 2)
         low, size = 0, len(values)
+        _require_few(size, 2 * _MAX_VALUES)
     else:
         values = np.arange(low, low + size)
     counts = np.zeros(size * size, dtype=np.int64)
@@ -163,6 +165,14 @@ def label_mask(labels: Int[np.ndarray, "*space"], label: LabelValue) -> np.ndarr
     if isinstance(label, tuple):
         return np.isin(labels, label)
     return np.asarray(labels == label)
+
+
+def _require_few(number: int, at_most: int) -> None:
+    if number > at_most:
+        raise InputError(
+            f"a label image must hold at most {at_most} different values, got {number}; is it an "
+            "image instead of labels?"
+        )
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.skip_heads import HeadCase
+from nnunetv2_le.evaluation.volumes import read_segmentation
 
 if TYPE_CHECKING:
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -92,7 +92,7 @@ def predicted_head_cases(
             for family in prediction.plan.families
             if family.name == "heads"
         ]
-        raters = [read_segmentation(file, dataset.reader)[0] for file in one.references]
+        raters = [read_segmentation(file, dataset.reader).labels for file in one.references]
         reference = raters[0] if len(raters) == 1 else consensus(raters)
         heads = PredictedHeads(prediction, numbers[0] if numbers else ())
         yield HeadCase(one.case, heads, reference)

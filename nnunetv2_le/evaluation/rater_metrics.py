@@ -5,10 +5,8 @@ without it, the entropy of the saved probabilities. Voxels that any rater ignore
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Float
 from scipy.special import entr
 
@@ -18,6 +16,7 @@ from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram
 from nnunetv2_le.evaluation.raters import generalized_energy_distance, rater_disagreement
 from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs, segmentation_of
+from nnunetv2_le.evaluation.volumes import read_map
 from nnunetv2_le.types import Labels
 
 
@@ -62,7 +61,7 @@ def rater_figures(
     except InputError as error:
         problems.append(f"its heads are left out: {error}")
     try:
-        entropy = _entropy(files, prediction.shape, has_regions=dataset.labels.has_regions)
+        entropy = _entropy(files, prediction.shape, dataset)
     except InputError as error:
         problems.append(f"its entropy map is left out: {error}")
         entropy = None
@@ -98,19 +97,17 @@ def _energy(
 
 
 def _entropy(
-    files: CaseFiles, shape: tuple[int, ...], *, has_regions: bool
+    files: CaseFiles, shape: tuple[int, ...], dataset: EvaluationDataset
 ) -> Float[np.ndarray, "voxels"] | None:
     """The entropy of every voxel, flat; None where neither map nor probabilities were saved.
 
     As the map that predict writes: of regions the mean over them of in and out.
     """
     if files.entropy is not None:
-        entropy = read_map(files.entropy)
-        if entropy.size != np.prod(shape):
-            raise InputError(f"it has shape {entropy.shape}, the segmentation has {shape}")
-        return entropy.ravel().astype(float)
+        return read_map(files.entropy, dataset.reader, shape=shape).ravel().astype(float)
     if files.probabilities is None:
         return None
+    has_regions = dataset.labels.has_regions
     pieces = [
         ((entr(p) + entr(1 - p)).mean(axis=0) if has_regions else entr(p).sum(axis=0)).ravel()
         for _, p in iterate_slabs(files.probabilities, shape=shape)
@@ -118,22 +115,16 @@ def _entropy(
     return np.concatenate(pieces).astype(float)
 
 
-def read_map(file: Path) -> np.ndarray:
-    """A voxel map as predict writes it.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
-    except RuntimeError as error:
-        raise InputError(f"{file} cannot be read as an image") from error
-
-
 def _mean_dice(pairs: Sequence[tuple[np.ndarray, np.ndarray]], labels: Labels) -> float:
-    values = []
+    """Over the labels of each pair where Dice is defined, then over the pairs that have one."""
+    of_pairs = []
     for one, other in pairs:
         histogram = joint_histogram(one, other)
-        values += [confusion(histogram, label).dice for label in labels.values]
+        of_pairs.append(_mean([confusion(histogram, label).dice for label in labels.values]))
+    return _mean(of_pairs)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of what is defined; NaN where nothing is."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

@@ -8,9 +8,10 @@ Conventions:
 
 Metrics:
     NLL of the fused probability (`calibration_error`; voxels whose reference is no known label do
-    not count), Dice of its segmentation (`overlap`), AULA
-    of the heads that are left (`uncertainty.agreement`), and over cases the means, standard
-    deviations and Spearman of AULA with Dice.
+    not count), Dice of its segmentation (`overlap`), AULA of the heads that are left
+    (`uncertainty.agreement`; of regions each head's masks, p > 1/2, and not the label map that they
+    paint over each other), and over cases the means, standard deviations and Spearman of AULA with
+    Dice.
 
 References:
     Kushibar et al. 2022, arXiv:2203.08878, fig. 3 (effect of skipping segmentation heads).
@@ -27,13 +28,13 @@ from jaxtyping import Float, Int
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
 from nnunetv2_le.evaluation.cases import CaseFiles, Problem
 from nnunetv2_le.evaluation.correlation import spearman
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import decided, iterate_slabs
+from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import aula, aula_normalized
 
@@ -97,7 +98,7 @@ def saved_head_cases(files: Iterable[CaseFiles], dataset: EvaluationDataset) -> 
         InputError: if a reference or a head cannot be read.
     """
     for one in files:
-        raters = [read_segmentation(file, dataset.reader)[0] for file in one.references]
+        raters = [read_segmentation(file, dataset.reader).labels for file in one.references]
         reference = raters[0] if len(raters) == 1 else consensus(raters)
         yield HeadCase(one.case, SavedHeads(one.heads, reference.shape), reference)
 
@@ -205,22 +206,21 @@ def _case_rows(
                 f"{(labels.num_channels, *case.reference.shape)}"
             )
         total = probabilities.astype(np.float64) if total is None else total + probabilities
-        segmentation = decided(probabilities, labels)
+        found = _found(probabilities, labels)
         if deeper is not None:
-            agreements.append(_agreement(segmentation, deeper, labels))
-        deeper = segmentation
+            agreements.append(_agreement(found, deeper, labels))
+        deeper = found
         fused = total / (count - head)
-        fused_segmentation = decided(fused, labels)
-        is_empty = is_empty and not segmentation.any()
+        is_empty = is_empty and not found.any()
         curve = np.array(agreements[::-1]).reshape(len(agreements), len(labels.values)).T
-        if is_empty and not fused_segmentation.any():  # they agree on nothing
+        if is_empty and not _found(fused, labels).any():  # they agree on nothing
             curve = np.full_like(curve, np.nan)
         rows.append(
             {
                 "case": case.case,
                 "skipped": head,
                 "nll": _nll(fused, case.reference, labels, ignore_label),
-                "dice": _dice(fused_segmentation, case.reference, labels, ignore_label),
+                "dice": _dice(decided(fused, labels), case.reference, labels, ignore_label),
                 "aula": float(aula(curve).mean()),
                 "aula_normalized": float(aula_normalized(curve).mean()),
             }
@@ -228,10 +228,19 @@ def _case_rows(
     return rows[::-1]
 
 
+def _found(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+    """What probabilities find: a label map, or one mask a region."""
+    return probabilities > 0.5 if labels.has_regions else decided(probabilities, labels)
+
+
 def _agreement(one: np.ndarray, other: np.ndarray, labels: Labels) -> Float[np.ndarray, "labels"]:
-    """Dice of two heads for each label; 1 where both are empty."""
-    histogram = joint_histogram(one, other)
-    dice = np.array([confusion(histogram, label).dice for label in labels.values])
+    """Dice of what two heads found for each label or region; 1 where both are empty."""
+    if labels.has_regions:
+        masks = zip(one.astype(np.int32), other.astype(np.int32), strict=True)
+        dice = np.array([confusion(joint_histogram(*pair), 1).dice for pair in masks])
+    else:
+        histogram = joint_histogram(one, other)
+        dice = np.array([confusion(histogram, label).dice for label in labels.values])
     return np.where(np.isnan(dice), 1.0, dice)
 
 

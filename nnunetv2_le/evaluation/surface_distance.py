@@ -13,7 +13,7 @@ Metrics:
         voxels in both).
     mean_surface_distance_mm: the mean of the two means of d over either surface.
     surface_dice: share of the voxels of both surfaces that lie within ``tolerance_mm`` of the other
-        surface.
+        surface; a distance that equals it but for rounding is within.
     Empty reference and empty prediction: all NaN. One of them empty: distances NaN (there is no
     distance to nothing, and no number is made up for it), surface Dice 0.
 
@@ -39,6 +39,9 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from nnunetv2_le.errors import InputError
+
+# headers keep spacings in single precision: 0.8 mm is read as 0.800000012
+_ROUNDING_MM, _ROUNDING_SHARE = 1e-6, 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def surface_distances(
     reference, prediction, spacing = _cropped(reference, prediction, np.asarray(spacing_mm, float))
     to_prediction, mean_to_prediction = _directed(reference, prediction, spacing)
     to_reference, mean_to_reference = _directed(prediction, reference, spacing)
-    within = np.count_nonzero(to_prediction <= tolerance_mm) + np.count_nonzero(
-        to_reference <= tolerance_mm
+    tolerated = tolerance_mm * (1 + _ROUNDING_SHARE) + _ROUNDING_MM
+    within = np.count_nonzero(to_prediction <= tolerated) + np.count_nonzero(
+        to_reference <= tolerated
     )
     return SurfaceDistances(
         hd95_mm=float(max(np.percentile(to_prediction, 95), np.percentile(to_reference, 95))),

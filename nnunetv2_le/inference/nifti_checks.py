@@ -92,12 +92,21 @@ def has_bad_intensities(path: Path) -> bool:
     Args:
         path: a NIfTI file that is whole, or any other file.
     """
+    return count_bad_intensities(path) > 0
+
+
+def count_bad_intensities(path: Path) -> int:
+    """Voxels of a NIfTI file of floats that are infinite or missing (NaN); of other files 0.
+
+    Args:
+        path: a NIfTI file that is whole, or any other file.
+    """
     if not _is_nifti(path):
-        return False
+        return 0
     image = _load(path)
     if image.get_data_dtype().kind != "f":
-        return False
-    return not np.isfinite(image.dataobj.get_unscaled()).all()
+        return 0
+    return int(np.count_nonzero(~np.isfinite(image.dataobj.get_unscaled())))
 
 
 def _is_nifti(path: Path) -> bool:

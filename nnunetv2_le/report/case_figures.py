@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.case_metrics import read_segmentation
-from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.cases import CaseFiles, require_name
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
-from nnunetv2_le.evaluation.rater_metrics import read_map
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.saved_probabilities import segmentation_of
+from nnunetv2_le.evaluation.volumes import read_map, read_segmentation
 from nnunetv2_le.report.case_figure import case_figure
 from nnunetv2_le.report.figure_files import save_figure
 from nnunetv2_le.report.layer_agreement_figure import layer_agreement_figure
@@ -47,13 +46,14 @@ def case_figures(
     Raises:
         InputError: if a file cannot be read or its shape does not fit.
     """
-    prediction, spacing = read_segmentation(files.prediction, dataset.reader)
+    segmentation = read_segmentation(files.prediction, dataset.reader)
+    prediction, spacing = segmentation.labels, segmentation.grid.spacing_mm
     reference = _reference(files, dataset, prediction.shape)
     index = busiest_slice([reference, prediction])
     figure = case_figure(
         prediction,
         reference,
-        _maps(files, prediction.shape),
+        _maps(files, dataset, prediction.shape),
         case=files.case,
         index=index,
         spacing_mm=spacing,
@@ -80,23 +80,22 @@ def case_figures(
 
 def _reference(files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, ...]) -> np.ndarray:
     """The label, or the consensus of several raters."""
-    raters = [read_segmentation(file, dataset.reader)[0] for file in files.references]
+    raters = [read_segmentation(file, dataset.reader).labels for file in files.references]
     reference = raters[0] if len(raters) == 1 else consensus(raters)
     if reference.shape != shape:
         raise InputError(f"{files.case}: reference {reference.shape} and prediction {shape} differ")
     return reference
 
 
-def _maps(files: CaseFiles, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _maps(
+    files: CaseFiles, dataset: EvaluationDataset, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
     """The uncertainty maps that predict wrote for the case."""
     maps = {}
     for name in _MAPS:
         file = files.prediction.parent / "uncertainty" / f"{files.case}_{name}.nii.gz"
         if file.is_file():
-            volume = read_map(file)
-            if volume.size != np.prod(shape):
-                raise InputError(f"{file} has shape {volume.shape}, the segmentation has {shape}")
-            maps[name] = volume.reshape(shape)
+            maps[name] = read_map(file, dataset.reader, shape=shape)
     return maps
 
 
@@ -104,6 +103,7 @@ def _image(files: CaseFiles, dataset: EvaluationDataset, folder: Path | None) ->
     if folder is None:
         return None
     file = folder / f"{files.case}_0000{dataset.file_ending}"
+    require_name(file)
     try:
         image, _ = dataset.reader.read_images([str(file)])
     except Exception as error:  # every reader raises its own

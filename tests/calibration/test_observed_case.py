@@ -180,6 +180,32 @@ def test_a_reference_of_another_spacing_is_refused(tmp_path: Path, model: TinyMo
         read_reference(file, prediction, predictor.model)
 
 
+@pytest.mark.parametrize("changed", ["origin", "direction"])
+def test_a_reference_that_lies_elsewhere_is_refused(tmp_path: Path, changed: str) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    file = write_labels(prediction.segmentation(), files[0], tmp_path / "labels.nii.gz")
+    image = sitk.ReadImage(str(file))
+    if changed == "origin":
+        image.SetOrigin([place + 50 for place in image.GetOrigin()])
+    else:
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(file))
+    with pytest.raises(CaseError, match=rf"Expected a reference of {changed} \(.*got \("):
+        read_reference(file, prediction, predictor.model)
+
+
+def test_a_reference_with_missing_values_or_several_volumes_is_refused(tmp_path: Path) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    labels = prediction.segmentation().astype(np.float32)
+    labels[0, 0, :7] = np.nan
+    file = write_labels(labels, files[0], tmp_path / "labels.nii.gz")
+    with pytest.raises(CaseError, match="whole numbers, got 7 voxels with NaN"):
+        read_reference(file, prediction, predictor.model)
+    sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(files[0]))] * 2), str(file))
+    with pytest.raises(CaseError, match="one volume or channel, got 2"):
+        read_reference(file, prediction, predictor.model)
+
+
 def test_voxels_are_drawn_evenly_and_the_same_each_time(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(observed_case, "MAX_VOXELS", 500)
     predictor, prediction, files = predicted(MODEL, tmp_path)

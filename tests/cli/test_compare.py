@@ -89,6 +89,13 @@ def test_without_a_bootstrap_the_table_of_differences_has_its_header(tmp_path):
         (["A=x", "..=y"], "got '..'"),
         (["A=x", ".=y"], "got '.'"),
         (["A=x", "figures=y"], "got 'figures'"),
+        (["A=x", "quality.csv=y"], "got 'quality.csv'"),
+        (["A=x", "Summary.json=y"], "got 'Summary.json'"),
+        (["A=x", "correlation.tex=y"], "got 'correlation.tex'"),
+        (["A=x", "b\nc=y"], "got 'b\\nc'"),
+        (["A=x", " =y"], "got ' '"),
+        (["A=x", "B=y", "-o", ""], "-o takes the folder for results, got ''"),
+        (["A=x", "B=y", "-seed", "-1"], "-seed must be 0 or more, got -1"),
         (["A=x", "B=y"], "is needed and cannot be read"),
     ],
 )
@@ -98,3 +105,15 @@ def test_what_makes_no_sense_is_one_line(tmp_path, capsys, predictions, message)
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    predictions = ["-pred", "a=nowhere", "b=nowhere either"]
+    for output in (file, file / "below"):
+        assert compare.main(["-ref", "x", *predictions, "-o", str(output), "-np", "1"]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"-o has to be a folder that can be written; '{output}' cannot" in error
+    assert file.read_text() == "kept"

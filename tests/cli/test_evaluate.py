@@ -1,6 +1,8 @@
 """The command evaluate: files it writes, exit codes, errors in one line."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -137,7 +139,15 @@ def test_domains_get_rows_of_their_own_even_if_called_like_a_figure(tmp_path, co
     ("arguments", "message"),
     [
         (["-domain", "site"], "-domain and -patient name columns of -cases"),
-        (["-tolerance_mm", "-1"], "must not be negative"),
+        (["-tolerance_mm", "-1"], "-tolerance_mm must be a finite number from 0 on, got -1"),
+        (["-tolerance_mm", "nan"], "-tolerance_mm must be a finite number from 0 on, got nan"),
+        (["-tolerance_mm", "inf"], "-tolerance_mm must be a finite number from 0 on, got inf"),
+        (["-seed", "-1"], "-seed must be 0 or more, got -1"),
+        (
+            ["-num_bootstrap", "100000000000"],
+            "between 0 and 100000, got 100000000000",
+        ),
+        (["-o", ""], "-o takes the folder for results, got ''; name one"),
         (["-dice_thresholds", "1.5"], "must lie between 0 and 1"),
         (["-np", "0"], "-np must be at least 1"),
         (["-scores", "nonsense"], "no score is called"),
@@ -165,3 +175,34 @@ def test_images_are_the_background_of_case_figures(tmp_path, capsys):
     assert command(made, "-i", str(images)) == 0
     assert (made.out / "evaluation" / "figures" / "case_case_01.png").is_file()
     assert "No figure of case_02: the image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/evaluation"])
+def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(tmp_path, capsys, place):
+    if place.startswith("/proc") and not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder nobody can write to")
+    (tmp_path / "file").write_text("kept")
+    output = tmp_path / place  # an absolute place stays what it is
+    arguments = ["-ref", "x", "-pred", "nowhere", "-o", str(output), "-np", "1"]
+    assert evaluate.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"-o has to be a folder that can be written; '{output}' cannot" in error
+
+
+def test_a_prediction_that_is_not_there_is_not_created(tmp_path, capsys):
+    assert evaluate.main(["-ref", "x", "-pred", str(tmp_path / "nowhere"), "-np", "1"]) == 1
+    assert "is needed and cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_case_whose_name_is_not_utf8_costs_no_other(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    strange = os.fsdecode(b"caf\xe9.nii.gz")
+    for folder in (made.out, made.references):
+        (folder / strange).write_bytes((folder / "case_00.nii.gz").read_bytes())
+    assert command(made, "--no_figures") == 0
+    assert "caf\\udce9.nii.gz is no UTF-8" in capsys.readouterr().err
+    problems = pd.read_csv(made.out / "evaluation" / "problems.csv")
+    assert "caf\\udce9" in set(problems["case"])
+    assert len(pd.read_csv(made.out / "evaluation" / "cases.csv")) == 3

@@ -95,6 +95,21 @@ def test_pieces_give_what_the_whole_gives(cut):
     assert vars(pieces.figures()) == pytest.approx(vars(whole.figures()), abs=1e-9)
 
 
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_half_precision_gives_the_figures_of_the_same_numbers_in_single(has_regions):
+    rng = np.random.default_rng(0)
+    half = rng.dirichlet(np.ones(3), 5000).T.astype(np.float16)
+    truth = rng.random((3, 5000)) < 0.5 if has_regions else rng.integers(0, 3, 5000)
+    found = []
+    for precision in (np.float16, np.float32):
+        histogram = CalibrationHistogram(3, has_regions=has_regions)
+        histogram.add(half.astype(precision), truth)
+        found.append(histogram)
+    assert vars(found[0].figures()) == pytest.approx(vars(found[1].figures()), nan_ok=True)
+    cells = [histogram.channels[0].counts.tolist() for histogram in found]
+    assert cells[0] == cells[1]
+
+
 def test_regions_are_binary_questions_of_their_own():
     rng = np.random.default_rng(2)
     probabilities = rng.random((2, 4000))

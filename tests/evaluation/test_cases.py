@@ -1,9 +1,15 @@
 """Cases: pairs by name, raters, and what is missing on either side."""
 
+import os
+from functools import partial
+
 import pytest
+from evaluation.made_up_predictions import make
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.cases import find_cases
+from nnunetv2_le.evaluation.volumes import read_map, read_segmentation
 
 
 def fill(folder, *names):
@@ -80,3 +86,32 @@ def test_nothing_in_common_is_an_error_with_counts(tmp_path):
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere is not a folder"):
         find_cases(tmp_path / "nowhere", [tmp_path], file_ending=".png")
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+def test_files_whose_names_are_not_utf8_are_named_and_never_opened(tmp_path):
+    made = make(tmp_path, num_cases=2)
+    content = (made.out / "case_00.nii.gz").read_bytes()
+    for folder in (made.out, made.references):
+        (folder / f"{NOT_UTF8}.nii.gz").write_bytes(content)
+    cases, problems = find_cases(made.out, [made.references], file_ending=".nii.gz")
+    assert [case.case for case in cases] == ["case_00", "case_01"]
+    assert [problem.case for problem in problems] == ["caf\\udce9"] * 2
+    for problem in problems:
+        assert "caf\\udce9.nii.gz is no UTF-8" in problem.problem
+        problem.problem.encode()
+    for read in (read_segmentation, partial(read_map, shape=(1, 1, 1))):
+        with pytest.raises(InputError, match=r"is no UTF-8, so image libraries cannot open it"):
+            read(made.out / f"{NOT_UTF8}.nii.gz", SimpleITKIO())
+
+
+@pytest.mark.parametrize("side", ["out", "labels"])
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path, side):
+    out = fill(tmp_path / "out", "a.png")
+    labels = fill(tmp_path / "labels", "a.png")
+    folders = {"out": out, "labels": labels}
+    folders[side] = folders[side].rename(tmp_path / NOT_UTF8)
+    with pytest.raises(InputError, match=r"udce9 is no UTF-8.*rename it"):
+        find_cases(folders["out"], [folders["labels"]], file_ending=".png")

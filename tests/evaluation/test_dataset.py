@@ -70,3 +70,30 @@ def test_broken_json_is_named(tmp_path):
 def test_labels_without_background_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no dataset\.json that nnU-Net accepts"):
         read_dataset(described(tmp_path, labels={"front": 1}))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1], "must be nnU-Net's dataset.json, got a list"),
+        (None, "must be nnU-Net's dataset.json, got nothing"),
+        ({"file_ending": ".png"}, "must give the labels as an object of names and numbers, got no"),
+        ({"labels": "x", "file_ending": ".png"}, "names and numbers, got a str"),
+        ({"labels": CLASSES}, "must give the file_ending of segmentations.*, got None"),
+        ({"labels": CLASSES, "file_ending": ""}, "must give the file_ending.*, got ''"),
+        ({"labels": CLASSES, "file_ending": ".x"}, r"no dataset\.json that nnU-Net accepts"),
+        ({"labels": {"a": "x"}, "file_ending": ".png"}, r"no dataset\.json that nnU-Net accepts"),
+        ({"labels": {"a": None}, "file_ending": ".png"}, r"no dataset\.json that nnU-Net accep"),
+        ({"labels": {"a": {}}, "file_ending": ".png"}, r"no dataset\.json that nnU-Net accepts"),
+    ],
+)
+def test_a_description_that_says_something_else_is_named(tmp_path, content, said):
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"dataset\.json .*{said}"):
+        read_dataset(tmp_path / "dataset.json")
+
+
+def test_plans_that_are_none_are_named(tmp_path):
+    (tmp_path / "plans.json").write_text("[]")
+    with pytest.raises(InputError, match=r"plans\.json must be nnU-Net's plans.json, got a list"):
+        read_dataset(described(tmp_path), plans_file=tmp_path / "plans.json")

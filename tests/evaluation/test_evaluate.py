@@ -197,14 +197,49 @@ def test_unknown_labels_are_counted_and_the_case_evaluated(tmp_path):
     assert any(p.case == "case_00" and "7 (4 voxels)" in p.problem for p in evaluation.problems)
 
 
-def test_nan_in_a_reference_is_named_and_the_rest_evaluated(tmp_path):
-    made = make(tmp_path, ending=".nrrd")  # the NIfTI library reads NaN as 0
-    image = sitk.GetImageFromArray(np.full((8, 14, 12), np.nan, np.float32))
+def test_an_image_given_as_reference_is_named_and_the_rest_evaluated(tmp_path):
+    made = make(tmp_path)
+    image = sitk.GetImageFromArray(np.arange(8 * 14 * 12, dtype=np.uint16).reshape(8, 14, 12) * 40)
     image.SetSpacing((0.8, 1.0, 1.5))
-    sitk.WriteImage(image, str(made.references / "case_00.nrrd"))
+    sitk.WriteImage(image, str(made.references / "case_00.nii.gz"))
     evaluation = evaluate(made)
     assert "case_00" not in evaluation.cases.index
-    assert any("1344 voxels with NaN" in p.problem for p in evaluation.problems)
+    said = "case_00.nii.gz: a label image must hold at most 1024 different values, got 1344"
+    assert any(p.case == "case_00" and said in p.problem for p in evaluation.problems)
+
+
+def test_of_many_unknown_labels_the_first_are_listed(tmp_path):
+    made = make(tmp_path)
+    array = np.arange(8 * 14 * 12).reshape(8, 14, 12) % 200
+    write(array, made.references / "case_00.nii.gz")
+    (problem,) = [p.problem for p in evaluate(made).problems if p.case == "case_00"]
+    assert problem.endswith("6 (7 voxels), 7 (7 voxels) and 192 more")
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])  # the NIfTI library reads NaN as 0
+def test_nan_in_a_reference_is_named_and_the_rest_evaluated(tmp_path, ending):
+    made = make(tmp_path, ending=ending)
+    image = sitk.GetImageFromArray(np.full((8, 14, 12), np.nan, np.float32))
+    image.SetSpacing((0.8, 1.0, 1.5))
+    sitk.WriteImage(image, str(made.references / f"case_00{ending}"))
+    evaluation = evaluate(made)
+    assert "case_00" not in evaluation.cases.index
+    said = "whole numbers, got 1344 voxels with NaN"
+    assert any(p.case == "case_00" and said in p.problem for p in evaluation.problems)
+
+
+def test_a_reference_of_several_volumes_is_named_and_the_rest_evaluated(tmp_path):
+    made = make(tmp_path)
+    volume = sitk.ReadImage(str(made.references / "case_00.nii.gz"))
+    for case, number in (("case_00", 3), ("case_01", 1)):
+        volume = sitk.ReadImage(str(made.references / f"{case}.nii.gz"))
+        series = sitk.JoinSeries([volume] * number)
+        sitk.WriteImage(series, str(made.references / f"{case}.nii.gz"))
+    evaluation = evaluate(made)
+    assert "case_00" not in evaluation.cases.index
+    assert "case_01" in evaluation.cases.index
+    said = "case_00.nii.gz: a label image must hold one volume or channel, got 3"
+    assert any(p.case == "case_00" and said in p.problem for p in evaluation.problems)
 
 
 def test_unreadable_file_is_named_and_the_rest_evaluated(tmp_path):

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from nnunetv2_le.evaluation import failure_detection as fd
-from nnunetv2_le.evaluation.confidence_tables import Score
+from nnunetv2_le.evaluation.confidence_tables import Score, ranked_confidences
 from nnunetv2_le.evaluation.method import MethodSettings, score_row, score_table
 
 AGREEMENT = Score("agreement", "higher_is_better")
@@ -91,6 +91,14 @@ def test_a_case_without_a_segmented_voxel_is_ranked_behind_every_case_with_a_sco
     cases.loc["c1", ["agreement", "dice", "volume_ml"]] = np.nan, 0.0, 0.0
     row = score_row(cases, AGREEMENT, settings=SETTINGS)
     assert (row["num_without_score"], row["num_empty_ranked_last"]) == (0, 1)
+
+
+def test_an_empty_prediction_is_behind_scores_of_any_size():
+    cases = made_up().assign(empty_prediction=False)
+    cases["agreement"] = cases["agreement"] * 1e17 + 5e17
+    cases.loc["c1", ["agreement", "empty_prediction"]] = np.nan, True
+    ranked = ranked_confidences(cases, AGREEMENT)
+    assert ranked[list(cases.index).index("c1")] < np.nanmin(cases["agreement"])
 
 
 def test_failing_on_an_empty_prediction_is_not_rewarded():

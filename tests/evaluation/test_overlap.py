@@ -73,3 +73,16 @@ def test_fractions_and_nan_are_no_labels():
 
 def test_whole_floats_are_labels():
     assert label_map(np.array([0.0, 2.0], dtype=np.float32)).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_an_image_is_no_label_map(dtype):
+    with pytest.raises(InputError, match="at most 1024 different values, got 60000; is it an ima"):
+        label_map(np.arange(60000).astype(dtype))
+    few = (np.arange(60000) % 300 * 200).astype(dtype)
+    assert len(np.unique(label_map(few))) == 300
+
+
+def test_a_joint_histogram_of_images_is_refused():
+    with pytest.raises(InputError, match="at most 2048 different values, got 60000"):
+        joint_histogram(np.arange(60000), np.zeros(60000, int))

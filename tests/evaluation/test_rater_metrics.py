@@ -62,13 +62,16 @@ def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, datase
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
-def test_entropy_of_saved_probabilities_is_the_one_that_predict_maps(tmp_path, has_regions):
+def test_entropy_of_saved_probabilities_is_the_one_that_predict_maps(
+    tmp_path, dataset, has_regions
+):
     probability = np.random.default_rng(0).dirichlet(np.ones(3), SHAPE).transpose(3, 0, 1, 2)
     probability = probability[1:] if has_regions else probability
     np.savez_compressed(tmp_path / "case.npz", probabilities=probability.astype(np.float32))
     files = CaseFiles("case", tmp_path / "case.nii.gz", (), probabilities=tmp_path / "case.npz")
     expected = entropy_nats(torch.from_numpy(probability), has_regions=has_regions)
-    found = _entropy(files, SHAPE, has_regions=has_regions)
+    labels = replace(dataset.labels, has_regions=has_regions)
+    found = _entropy(files, SHAPE, replace(dataset, labels=labels))
     np.testing.assert_allclose(found, expected.flatten(), rtol=1e-5)
 
 
@@ -79,3 +82,27 @@ def test_raters_that_ignore_everything_are_named(tmp_path, dataset):
     found, problems = figures(tmp_path, dataset, raters, heads, fused)
     assert found == {"num_raters": 3}
     assert problems == ["its raters ignore every voxel between them"]
+
+
+def test_mean_dice_is_over_the_labels_of_a_rater_and_then_over_raters(tmp_path, dataset):
+    prediction = np.zeros((1, 4, 8), np.int32)
+    prediction[0, :2, :4] = 1
+    with_both = prediction.copy()
+    with_both[0, 3] = 2
+    raters = [with_both, prediction.copy(), prediction.copy()]
+    case = CaseFiles("case", tmp_path / "case.nii.gz", ())
+    found, _ = rater_figures(case, raters, prediction, dataset)
+    # the first rater has Dice 1 and 0, the others Dice 1 of the one label that is there
+    assert found["mean_rater_dice"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert found["rater_pairwise_dice"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+def test_raters_that_agree_on_nothing_are_in_no_mean_dice(tmp_path, dataset):
+    prediction = np.zeros((1, 4, 8), np.int32)
+    some = prediction.copy()
+    some[0, :2] = 1
+    case = CaseFiles("case", tmp_path / "case.nii.gz", ())
+    found, _ = rater_figures(case, [prediction, prediction, some], prediction, dataset)
+    assert found["mean_rater_dice"] == 0
+    found, _ = rater_figures(case, [prediction, prediction], prediction, dataset)
+    assert np.isnan(found["mean_rater_dice"])

@@ -110,6 +110,29 @@ def test_heads_that_agree_on_nothing_have_no_aula():
     assert table.loc[1:, ["aula", "aula_normalized"]].isna().all(axis=None)
 
 
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), has_regions=True, region_values=(1, 2))
+
+
+def test_aula_of_regions_is_of_their_masks():
+    rng = np.random.default_rng(0)
+    heads = list(rng.random((3, 2, *SHAPE)).astype(np.float32))  # a core that leaves the whole
+    table = skip_heads_per_case([HeadCase("case", heads, np.zeros(SHAPE, np.int32))], REGIONS)
+    masks = [head > 0.5 for head in heads]
+    curve = [
+        np.mean([f1_score(a[r].ravel(), b[r].ravel()) for r in range(2)])
+        for a, b in itertools.pairwise(masks)
+    ]
+    assert table["aula_normalized"].iloc[0] == pytest.approx(np.mean(curve))
+    assert table["aula_normalized"].iloc[1] == pytest.approx(curve[1])
+
+
+def test_dice_of_regions_is_of_the_label_map_that_they_paint():
+    heads = [np.zeros((2, *SHAPE), np.float32)]
+    heads[0][1] = 0.9  # the core alone paints both regions
+    case = HeadCase("case", heads, np.full(SHAPE, 2, np.int32))
+    assert skip_heads_per_case([case], REGIONS)["dice"].tolist() == [1]
+
+
 @pytest.mark.parametrize("ignore_label", [None, 3])
 def test_voxels_of_unknown_or_ignored_labels_are_not_in_the_likelihood(ignore_label):
     even = np.full((2, 2, 2, 2), 0.5)

@@ -95,6 +95,24 @@ def test_shifted_cube_closed_form():
     assert result.surface_dice == pytest.approx((8 + 9) / 26)
 
 
+@pytest.mark.parametrize(
+    ("size_mm", "voxels"), [(0.8, 1), (0.7, 1), (0.1, 3), (0.4, 2), (0.2, 5), (1.0, 1), (0.03, 100)]
+)
+def test_a_distance_that_equals_the_tolerance_is_within_it(size_mm, voxels):
+    mask = np.zeros((300, 8, 8), bool)
+    mask[100:112, 2:6, 2:6] = True
+    moved = np.roll(mask, voxels, axis=0)
+    for size in (size_mm, float(np.float32(size_mm))):  # as it is meant, and as headers keep it
+        result = surface_distances(
+            mask, moved, spacing_mm=(size, 50, 50), tolerance_mm=size_mm * voxels
+        )
+        assert result.surface_dice == 1
+        less = surface_distances(
+            mask, moved, spacing_mm=(size, 50, 50), tolerance_mm=size_mm * voxels * 0.9999
+        )
+        assert less.surface_dice < 1
+
+
 def test_equal_masks_have_distance_zero():
     mask = blob((9, 11, 10), 6)
     result = surface_distances(mask, mask, spacing_mm=(1, 1, 1), tolerance_mm=0)
