@@ -169,34 +169,48 @@ def choose_model(
     dice: Float[np.ndarray, "cases"],
     *,
     groups: Int[np.ndarray, "cases"],
-    score: str,
+    candidates: tuple[str, ...],
     columns: tuple[str, ...],
     seed: int,
 ) -> DiceModel:
-    """Isotonic on one score, unless all scores are better by more than one standard error.
+    """Isotonic on the best score, unless all scores are better by more than one standard error.
 
-    Both predict held-out folds of patients; the difference of their absolute errors, mean of each
-    patient, has to exceed its standard error over patients.
+    All predict held-out folds of patients and are compared by their absolute errors, mean of each
+    patient. The best score is the one of the smallest mean; the difference between it and all
+    scores has to exceed its standard error over patients.
 
     Args:
         scores: columns of the labelled cases, all defined.
         dice: of the labelled cases.
         groups: the number of each case's patient.
-        score: column of the isotonic model.
+        candidates: columns of isotonic models; of equally good ones the first is taken.
         columns: of the linear model.
         seed: of the folds.
     """
-    simple, rich = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
+    simple = {score: np.full(len(dice), np.nan) for score in candidates}
+    rich = np.full(len(dice), np.nan)
     for training, held_out in group_folds(groups, _INNER_FOLDS, seed=seed):
         known, asked = rows(scores, training), rows(scores, held_out)
-        simple[held_out] = fit_isotonic(known, dice[training], score=score).predict(asked)
+        for score, odds in simple.items():
+            odds[held_out] = fit_isotonic(known, dice[training], score=score).predict(asked)
         rich[held_out] = fit_linear(known, dice[training], columns=columns).predict(asked)
-    gains = np.abs(dice_of(simple) - dice) - np.abs(dice_of(rich) - dice)
-    by_patient = np.bincount(groups, weights=gains) / np.maximum(np.bincount(groups), 1)
-    by_patient = by_patient[np.bincount(groups) > 0]
-    if by_patient.mean() > by_patient.std(ddof=1) / np.sqrt(len(by_patient)):
+    errors = {score: _errors(odds, dice, groups) for score, odds in simple.items()}
+    best = min(errors, key=lambda score: float(errors[score].mean()))
+    gains = errors[best] - _errors(rich, dice, groups)
+    if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)):
         return fit_linear(scores, dice, columns=columns)
-    return fit_isotonic(scores, dice, score=score)
+    return fit_isotonic(scores, dice, score=best)
+
+
+def _errors(
+    odds: Float[np.ndarray, "cases"],
+    dice: Float[np.ndarray, "cases"],
+    groups: Int[np.ndarray, "cases"],
+) -> Float[np.ndarray, "patients"]:
+    """Mean absolute error of the predicted Dice of each patient."""
+    numbers = np.bincount(groups)
+    sums = np.bincount(groups, weights=np.abs(dice_of(odds) - dice))
+    return np.asarray(sums[numbers > 0] / numbers[numbers > 0])
 
 
 def rows(scores: Scores, chosen: np.ndarray) -> dict[str, np.ndarray]:

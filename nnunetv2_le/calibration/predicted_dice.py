@@ -2,7 +2,7 @@
 
 Conventions:
     One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
-    are defined; a column is used if it is defined in all of these and differs between them. A new
+    are defined (soft Dice is not where nothing is segmented); a column is used if it is defined in all of these and differs between them. A new
     case with an undefined column has no prediction (NaN): a person has to look at it.
 
 Metrics:
@@ -24,7 +24,7 @@ References:
     2023, arXiv:2306.06342 (groups). ``documentation/decisions/015-conformal-lower-bounds.md``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,8 +49,14 @@ DEFAULT_LEVEL = 0.9
 MIN_PATIENTS = 10
 NUM_FOLDS = 10
 
-MAIN_SCORES = ("consensus_dice", "aula_normalized", "entropy_foreground_mean")
-"""The score of the simple model: the first of these that differs between cases."""
+MAIN_SCORES = (
+    "mirrors_soft_dice",
+    "soft_dice",
+    "consensus_dice",
+    "aula_normalized",
+    "entropy_foreground_mean",
+)
+"""Scores of the simple model. The first that differs between cases is the main score."""
 
 _COLUMN_ENDINGS = ("_dice", "_foreground_mean", "_boundary_mean")
 _COLUMNS = ("aula_normalized", "volume_ml", "volume_std_ml")
@@ -178,8 +184,7 @@ def fit_predicted_dice(
         table: scores and Dice of the labelled cases.
         groups: the number of each case's patient.
         level: of the lower bound.
-        score: column of the simple model; None takes the first of ``MAIN_SCORES`` that differs
-            between cases.
+        score: column of the simple model; None takes that of ``MAIN_SCORES`` which predicts best.
         seed: of the folds.
 
     Raises:
@@ -194,8 +199,14 @@ def fit_predicted_dice(
     patients = group_numbers(groups[counts].tolist(), len(dice))
     num_patients = len(np.unique(patients))
     _require_patients(num_patients, level)
-    columns = _usable_columns(scores, main)
-    choose = partial(_choose, scores, dice, patients=patients, main=main, columns=columns)
+    choose = partial(
+        _choose,
+        scores,
+        dice,
+        patients=patients,
+        candidates=_usable(scores, MAIN_SCORES if score is None else (main,)) or (main,),
+        columns=_usable(scores, filter(_is_of_linear_model, scores)) or (main,),
+    )
     weights, folds = group_weights(patients), []
     held_out, baseline = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
     for training, asked in group_folds(patients, NUM_FOLDS, seed=seed):
@@ -232,7 +243,7 @@ def _choose(
     known: np.ndarray,
     *,
     patients: np.ndarray,
-    main: str,
+    candidates: tuple[str, ...],
     columns: tuple[str, ...],
     seed: int,
 ) -> DiceModel:
@@ -241,7 +252,7 @@ def _choose(
         rows(scores, known),
         dice[known],
         groups=patients[known],
-        score=main,
+        candidates=candidates,
         columns=columns,
         seed=seed,
     )
@@ -259,11 +270,17 @@ def _main_score(table: LabelCases, score: str | None) -> str:
     )
 
 
-def _usable_columns(scores: Scores, main: str) -> tuple[str, ...]:
-    """Columns of the linear model: those of the kinds that it uses, defined and not constant."""
-    kinds = [c for c in scores if c in _COLUMNS or c.endswith(_COLUMN_ENDINGS)]
-    usable = [c for c in kinds if np.isfinite(scores[c]).all() and _differs(scores[c])]
-    return tuple(usable) or (main,)
+def _is_of_linear_model(column: str) -> bool:
+    return column in _COLUMNS or column.endswith(_COLUMN_ENDINGS)
+
+
+def _usable(scores: Scores, columns: Iterable[str]) -> tuple[str, ...]:
+    """Columns that are there, defined in every case and not constant."""
+    return tuple(
+        column
+        for column in columns
+        if column in scores and np.isfinite(scores[column]).all() and _differs(scores[column])
+    )
 
 
 def _differs(values: np.ndarray) -> bool:

@@ -4,10 +4,11 @@ Conventions:
     Label maps have the axes of the image (z, y, x) on its own grid, and those of the network on
     the network's. Truth is what a prediction is compared with: the number of the true channel of
     each voxel (0 is the background), for regions one mask a region. Voxels with the ignore label
-    are not known. A reference with a value that the data set does not know, or on another grid than
-    the image, is refused: what is fitted on it would be applied to every later prediction.
+    are not known. A reference with a value that the data set does not know, or of another shape or
+    spacing than the image, is refused: what is fitted on it is applied to every later prediction.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.types import Labels
+
+logger = logging.getLogger(__name__)
 
 _LISTED = 5  # unknown values of a case
 
@@ -41,8 +44,8 @@ def read_reference(file: Path, prediction: CasePrediction, model: Model) -> Refe
     """Read a reference and bring it to the network's grid.
 
     Raises:
-        CaseError: it cannot be read, has another shape or grid than the image, or values that are
-            neither labels of the data set nor its ignore label.
+        CaseError: it cannot be read, has another shape or spacing than the image, or values that
+            are neither labels of the data set nor its ignore label.
     """
     try:
         read = read_segmentation(file, model.plans.image_reader_writer_class())
@@ -55,7 +58,7 @@ def read_reference(file: Path, prediction: CasePrediction, model: Model) -> Refe
             f"Expected a reference of shape {expected}, as the image of {prediction.case}, got "
             f"{labels.shape}: {file}. Give the labels of this very image."
         )
-    _require_grid(read.grid, prediction, file)
+    _require_spacing(read.grid, prediction, file)
     _require_known_values(labels, prediction.case, model, file)
     return Reference(labels, _on_network_grid(labels, prediction, model))
 
@@ -82,13 +85,21 @@ def known_voxels(
     return np.isin(labels, [0, *values])
 
 
-def _require_grid(grid: Grid, prediction: CasePrediction, file: Path) -> None:
-    if found := difference(grid, grid_of(prediction.properties)):
+def _require_spacing(grid: Grid, prediction: CasePrediction, file: Path) -> None:
+    """Another spacing is refused; another direction or origin is said, as nnU-Net does."""
+    found = difference(grid, grid_of(prediction.properties))
+    if found is None:
+        return
+    if found.what == "spacing":
         raise CaseError(
-            f"Expected a reference of {found.what} {found.there}, as the image of "
+            f"Expected a reference of spacing {found.there}, as the image of "
             f"{prediction.case}, got {found.here}: {file}. Give the labels of this very image, or "
             "mend its header."
         )
+    logger.warning(
+        "%s: its reference has %s %s, its image %s; compared voxel by voxel as nnU-Net does: %s",
+        *(prediction.case, found.what, found.here, found.there, file),
+    )
 
 
 def _require_known_values(

@@ -90,6 +90,7 @@ class _Images:
     reference: np.ndarray
     raters: tuple[np.ndarray, ...]
     spacing_mm: tuple[float, ...]
+    problems: tuple[str, ...] = ()
 
 
 def evaluate_case(
@@ -107,7 +108,7 @@ def evaluate_case(
         histogram = joint_histogram(images.reference, images.prediction)
     except InputError as error:
         return CaseMetrics(files.case, failure=str(error))
-    problems = _unknown_labels(histogram, dataset)
+    problems = [*images.problems, *_unknown_labels(histogram, dataset)]
     per_label = {
         name: _label_figures(images, histogram, label, dataset, settings)
         for name, label in zip(dataset.labels.names, dataset.labels.values, strict=True)
@@ -129,7 +130,7 @@ def evaluate_case(
 
 def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:
     prediction = read_segmentation(files.prediction, dataset.reader)
-    raters = []
+    raters, problems = [], []
     for file in files.references:
         rater = read_segmentation(file, dataset.reader)
         if rater.labels.shape != prediction.labels.shape:
@@ -138,12 +139,14 @@ def _read(files: CaseFiles, dataset: EvaluationDataset) -> _Images:
                 f"{prediction.labels.shape}: {file}"
             )
         if found := difference(rater.grid, prediction.grid):
-            raise InputError(
-                f"its reference has {found.what} {found.here}, its prediction {found.there}: {file}"
-            )
+            said = f"its reference has {found.what} {found.here}, its prediction {found.there}"
+            if found.what == "spacing":
+                raise InputError(f"{said}: {file}")
+            problems.append(f"{said}; compared voxel by voxel as nnU-Net does: {file}")
         raters.append(rater.labels)
     reference = raters[0] if len(raters) == 1 else consensus(raters)
-    return _Images(prediction.labels, reference, tuple(raters), prediction.grid.spacing_mm)
+    spacing_mm = prediction.grid.spacing_mm
+    return _Images(prediction.labels, reference, tuple(raters), spacing_mm, tuple(problems))
 
 
 def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> list[str]:

@@ -7,6 +7,7 @@ from scipy.stats import linregress
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import Ridge
 
+from nnunetv2_le.calibration.cases import LabelCases
 from nnunetv2_le.calibration.dice_models import (
     choose_model,
     dice_of,
@@ -18,12 +19,12 @@ from nnunetv2_le.calibration.dice_models import (
 from nnunetv2_le.errors import InputError
 
 
-def chosen(table):
+def chosen(table, candidates=("consensus_dice",)):
     return choose_model(
         table.scores,
         table.dice,
         groups=np.arange(len(table.dice)),
-        score="consensus_dice",
+        candidates=candidates,
         columns=tuple(table.scores),
         seed=0,
     )
@@ -87,6 +88,17 @@ def test_the_simple_model_is_kept_unless_all_scores_win_clearly():
     assert kinds.count("isotonic") >= 4
     kinds = [chosen(made_up_table(80, seed=seed)).kind for seed in range(5)]
     assert kinds == ["linear"] * 5
+
+
+def test_the_simple_model_takes_the_score_that_predicts_best():
+    table = made_up_table(80, seen_by_one_score=True)
+    scores = dict(table.scores)
+    scores["soft_dice"] = np.random.default_rng(0).permutation(scores["consensus_dice"])
+    model = chosen(LabelCases(scores, table.dice), ("soft_dice", "consensus_dice"))
+    assert model.columns == ("consensus_dice",)
+    same = {**scores, "soft_dice": scores["consensus_dice"]}
+    model = chosen(LabelCases(same, table.dice), ("soft_dice", "consensus_dice"))
+    assert model.columns == ("soft_dice",)
 
 
 def test_folds_hold_out_every_patient_once_and_whole():

@@ -132,6 +132,18 @@ def test_cases_with_undefined_scores_do_not_count_and_are_not_predicted():
     assert np.isnan(said.lower[:5]).all()
 
 
+def test_an_empty_segmentation_is_not_foretold_and_takes_no_score_from_the_others():
+    table = made_up_table(60, seen_by_one_score=True)
+    soft = table.scores["consensus_dice"].copy()
+    soft[:4] = np.nan
+    poor = np.random.default_rng(0).permutation(table.scores["consensus_dice"])
+    scores = {"soft_dice": soft, "consensus_dice": poor}
+    result = fitted(LabelCases(scores, table.dice))
+    assert result.predicted.num_undefined == 4
+    assert "soft_dice" in result.predicted.columns
+    assert np.isnan(result.held_out[:4]).all()
+
+
 def test_where_the_main_score_is_constant_the_next_one_serves():
     table = made_up_table(60, seen_by_one_score=True)
     scores = {**table.scores, "consensus_dice": np.ones(60)}

@@ -63,10 +63,11 @@ def test_a_reference_elsewhere_is_named_with_both_values(tmp_path, reader, chang
     evaluation = evaluate_prediction(
         made.out, [made.references], method=MethodSettings(num_draws=0)
     )
-    assert list(evaluation.cases.index) == ["case_00", "case_02"]
+    assert list(evaluation.cases.index) == ["case_00", "case_01", "case_02"]
     (problem,) = [p.problem for p in evaluation.problems if p.case == "case_01"]
     assert problem.startswith(f"its reference has {what}")
     assert "its prediction (" in problem
+    assert "compared voxel by voxel" in problem
     assert file in problem
 
 
@@ -93,7 +94,7 @@ def test_png_slices_are_on_one_grid(tmp_path):
     assert [p for p in evaluation.problems if p.case] == []
 
 
-def test_one_rater_elsewhere_keeps_the_case_out(tmp_path):
+def test_one_rater_elsewhere_is_named(tmp_path):
     made = make(tmp_path, num_cases=2)
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(made.references / "case_00.nii.gz")))
     other = tmp_path / "other"
@@ -105,4 +106,6 @@ def test_one_rater_elsewhere_keeps_the_case_out(tmp_path):
     sitk.WriteImage(image, str(other / "case_00.nii.gz"))
     settings = MethodSettings(num_draws=0)
     evaluation = evaluate_prediction(made.out, [made.references, other], method=settings)
-    assert list(evaluation.cases.index) == ["case_01"]
+    assert list(evaluation.cases.index) == ["case_00", "case_01"]
+    (problem,) = [p.problem for p in evaluation.problems if p.case]
+    assert str(other / "case_00.nii.gz") in problem
