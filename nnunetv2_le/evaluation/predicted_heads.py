@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.cases import CaseFiles, require_name
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
 from nnunetv2_le.evaluation.raters import consensus
 from nnunetv2_le.evaluation.skip_heads import HeadCase
@@ -79,9 +79,10 @@ def predicted_head_cases(
         dataset: how files are read.
 
     Raises:
-        InputError: if a case has no image.
+        InputError: if a case has no image, or the folder a name that is not UTF-8.
         CaseError: if a case cannot be predicted.
     """
+    require_name(image_folder)
     for one in files:
         images = sorted(image_folder.glob(f"{one.case}_[0-9][0-9][0-9][0-9]{dataset.file_ending}"))
         if not images:
