@@ -78,7 +78,12 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
     """
     from nnunetv2_le.calibration.applying import calibrated_predictor
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+    from nnunetv2_le.inference.settings import require_utf8
 
+    for folder in model_folders:
+        require_utf8({"-m": folder})
+    require_utf8({"-i": request.source, "-o": request.output})
+    require_utf8({"-prev_stage_predictions": request.previous_stage})
     load = LayerEnsemblePredictor.from_model_folder
     predictor = (calibrated_predictor if request.use_calibration else load)(
         model_folders,

@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.nifti_checks import fault, has_bad_intensities, has_voxel_size
+from nnunetv2_le.inference.settings import is_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
     if len(images) > len(model.dataset_json["channel_names"]):
         require_channels(len(images), images, model)
     for path in (*images, *([previous_stage] if previous_stage else [])):
+        if not is_utf8(path):
+            raise CaseError(f"Expected a path in UTF-8; got {str(path)!a}. Rename it.")
         if not path.is_file():
             raise CaseError(f"{path} does not exist. Check the name and the channel number.")
         if found := fault(path):

@@ -28,6 +28,7 @@ from nnunetv2_le.inference.case_checks import (
 )
 from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.settings import is_utf8, require_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,9 @@ def find_cases(
     Raises:
         InputError: the folder is missing or has no image, two cases share a name, or the previous
             stage is missing.
+        SettingError: a folder's path is not UTF-8.
     """
+    require_utf8({"-i": source, "-prev_stage_predictions": previous_stage})
     ending = model.dataset_json["file_ending"]
     files = list_images(source, ending) if isinstance(source, Path) else source
     needs = model.configuration.previous_stage_name
@@ -161,6 +164,8 @@ def image_bytes(case: Case) -> int:
     """Size of a case's images in memory, from their headers; 0 where that cannot be told."""
     reader = sitk.ImageFileReader()
     voxels = 0
+    if not all(is_utf8(path) for path in case.images):
+        return 0
     for path in case.images:
         try:
             reader.SetFileName(str(path))
