@@ -27,7 +27,7 @@ from nnunetv2_le.errors import CaseError, SettingError
 if TYPE_CHECKING:
     from nnunetv2_le.inference.settings import PredictionSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.predict_from_modelfolder")
 
 
 @dataclass(frozen=True)
