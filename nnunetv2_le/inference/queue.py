@@ -144,12 +144,15 @@ class CaseQueue:
         known = error if isinstance(error, LayerEnsembleError) else _case_error(case, error)
         reason = " ".join(str(known).split())
         self.failed[case] = reason
-        logger.error("%s: %s", case, reason)
-        logger.debug("Traceback of %s:", case, exc_info=error)
+        unnoted: OSError | None = None
         try:
             note_failure(self.writer.folder, case, reason)
             self.writer.discard(case)
-        except OSError:
+        except OSError as found:
+            unnoted = found
+        logger.error("%s: %s", case, reason)
+        logger.debug("Traceback of %s:", case, exc_info=error)
+        if unnoted is not None:
             logger.warning("The failure of %s cannot be noted in %s.", case, self.writer.folder)
 
 
