@@ -74,4 +74,6 @@ def has_settings(record_file: Path, settings: Mapping[str, Any]) -> bool | None:
         record = json.loads(record_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if not isinstance(record, dict):
+        return None
     return all(record.get(name) == value for name, value in settings.items())
