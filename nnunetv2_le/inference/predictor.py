@@ -245,6 +245,7 @@ class LayerEnsemblePredictor:
         try:
             queue.process(todo)
         finally:
+            writer.tidy()
             self._finish(writer.folder)
         return RunSummary(tuple(queue.done), queue.failed, tuple(done))
 
