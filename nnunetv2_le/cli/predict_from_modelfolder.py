@@ -17,6 +17,7 @@ from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict_arguments import (
     PredictRequest,
     add_predict_arguments,
+    path,
 )
 from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-m",
-        type=Path,
+        type=path,
         nargs="+",
         required=True,
         metavar="FOLDER",

@@ -25,7 +25,7 @@ def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
     """
     owners = defaultdict(list)
     for case in cases:
-        for name in maps:
+        for name in dict.fromkeys(maps):
             owners[f"{case}_{name}"].append(case)
     for file, both in owners.items():
         if len(both) > 1:
