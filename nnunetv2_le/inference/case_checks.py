@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Shaped
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import CaseError
@@ -19,6 +20,32 @@ from nnunetv2_le.inference.settings import is_utf8
 logger = logging.getLogger(__name__)
 
 _OF_VOLUMES = (*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)
+
+
+# compared in lower case
+IMAGE_ENDINGS = tuple({end for kind in LIST_OF_IO_CLASSES for end in kind.supported_file_endings})
+
+
+def require_numbers(numbers: Sequence[int], images: Sequence[Path], model: Model) -> None:
+    """Refuse files that lack a channel before another: each would be taken for the one before it.
+
+    Args:
+        numbers: the channel numbers in the files' names, sorted.
+        images: these files.
+        model: the model.
+
+    Raises:
+        CaseError: naming the numbers that were expected and those that came.
+    """
+    if list(numbers) == list(range(len(numbers))):
+        return
+    names = model.dataset_json["channel_names"].values()
+    expected = ", ".join(f"_{number:04d} ({name})" for number, name in enumerate(names))
+    got = ", ".join(f"_{number:04d}" for number in numbers)
+    raise CaseError(
+        f"Expected the channels {expected} of {images[0].parent}; got {got}: "
+        f"{', '.join(path.name for path in images)}. Add or rename files."
+    )
 
 
 def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
