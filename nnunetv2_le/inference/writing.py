@@ -17,8 +17,10 @@ from nnunetv2_le.errors import OutputError
 from nnunetv2_le.inference.case_files import CaseFiles
 from nnunetv2_le.inference.earlier_runs import (
     has_settings,
+    require_no_other_dataset,
     require_own_files,
     warn_of_other_settings,
+    warn_of_unrecorded,
 )
 from nnunetv2_le.inference.ensemble import Ensemble
 from nnunetv2_le.inference.judging import Judge
@@ -135,11 +137,14 @@ class CaseWriter(CaseFiles):
 
         Raises:
             InputError: two cases would write one file.
+            SettingError: the folder is that of another data set.
             OutputError: it cannot be written to.
         """
         require_own_files(cases, self.settings.maps)
+        require_no_other_dataset(self.folder, self.model.dataset_json)
         self._cases, self._is_alone = frozenset(cases), is_alone
         warn_of_other_settings(self.folder, self._cases, settings=self._settings_record())
+        warn_of_unrecorded(self.folder, {case: self.files(case)[0] for case in cases})
         try:
             if is_alone:
                 remove_leftovers(self.folder)
