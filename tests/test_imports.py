@@ -127,3 +127,9 @@ def test_there_is_one_version():
 
     citation = (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.+)$", citation, re.MULTILINE).group(1) == __version__
+
+
+def test_loggers_of_commands_are_those_of_the_package_also_with_python_m():
+    for module in (SOURCE / "cli").glob("*.py"):
+        named = re.findall(r"getLogger\((.*)\)", module.read_text(encoding="utf-8"))
+        assert set(named) <= {f'"{_name(module)}"', '"nnunetv2_le"'}, module

@@ -15,7 +15,7 @@ from nnunetv2_le.cli.predict_from_modelfolder import termination_interrupts, tor
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import FAMILIES, Fusion
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.calibrate")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from nnunetv2_le.cli.streams import messages_may_be_lost
 from nnunetv2_le.errors import LayerEnsembleError
 
 EXIT_DONE = 0
@@ -24,7 +25,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 Request = TypeVar("Request")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.common")
 
 
 def run_main(
@@ -46,7 +47,18 @@ def run_main(
     Returns:
         0 when done, 1 after an error (one line on stderr; the traceback too with ``--verbose``),
         130 when interrupted. A usage error leaves through argparse's ``SystemExit`` with code 2.
+        Messages that cannot be written change none of this.
     """
+    with messages_may_be_lost():
+        return _run(parser, build_request, run, argv)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    build_request: Callable[[argparse.Namespace], Request],
+    run: Callable[[Request], object],
+    argv: Sequence[str] | None,
+) -> int:
     let_threads_sleep()
     add_verbose_argument(parser)
     arguments = parser.parse_args(argv)

@@ -22,7 +22,7 @@ from nnunetv2_le.errors import SettingError
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.evaluate import Evaluation
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.compare")
 
 _ENDINGS = ("csv", "md", "tex")
 _TAKEN = {

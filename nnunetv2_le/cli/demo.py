@@ -27,7 +27,7 @@ from nnunetv2_le.errors import LayerEnsembleError, OutputError
 if TYPE_CHECKING:
     from nnunetv2_le.demo.phantoms import PhantomDataset
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.demo")
 
 DATASET_ID = "999"
 CONFIGURATION = "3d_fullres"

@@ -27,7 +27,7 @@ from nnunetv2_le.errors import InputError, SettingError
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.evaluate import Evaluation
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.evaluate")
 
 
 @dataclass(frozen=True)

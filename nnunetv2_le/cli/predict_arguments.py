@@ -10,6 +10,7 @@ from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Fusion
 
 DEVICES = ("cuda", "cpu", "mps")
+_DEFAULT_WORKERS = 3
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def add_predict_arguments(
 
 def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] | None) -> None:
     parser.add_argument(
-        "-i", type=Path, required=True, help="folder of images, named CASE_0000 etc. as in nnU-Net"
+        "-i", type=path, required=True, help="folder of images, named CASE_0000 etc. as in nnU-Net"
     )
-    parser.add_argument("-o", type=Path, required=True, help="output folder; made if missing")
+    parser.add_argument("-o", type=path, required=True, help="output folder; made if missing")
     parser.add_argument(
         "-f",
         nargs="+",
@@ -70,13 +71,14 @@ def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] |
     )
     parser.add_argument(
         "-chk",
+        type=not_empty,
         nargs="+",
         default=["checkpoint_final.pth"],
         metavar="NAME",
         help="checkpoints: names, or patterns in quotes (default: checkpoint_final.pth)",
     )
     parser.add_argument(
-        "-prev_stage_predictions", type=Path, help="predictions of a cascade's previous stage"
+        "-prev_stage_predictions", type=path, help="predictions of a cascade's previous stage"
     )
 
 
@@ -97,13 +99,11 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-npp",
         type=int,
-        default=int(os.environ.get("nnUNet_npp", "3")),
         help="cases that are preprocessed at the same time; 0: one after another (default: 3)",
     )
     parser.add_argument(
         "-nps",
         type=int,
-        default=int(os.environ.get("nnUNet_nps", "3")),
         help="cases that are written at the same time; 0: one after another (default: 3)",
     )
     parser.add_argument("-num_parts", type=int, default=1, help="runs that share the cases")
@@ -175,7 +175,8 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
     """The request that the arguments make.
 
     Raises:
-        SettingError: a fold is neither a number nor ``all``, or the device is unknown.
+        SettingError: a fold is neither a number nor ``all``, the device is unknown, or nnU-Net's
+            variables for the number of workers are no numbers.
     """
     if arguments.device not in DEVICES:
         raise SettingError(f"-device takes {', '.join(DEVICES)}; got {arguments.device!r}.")
@@ -188,8 +189,8 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
         use_mirroring=not arguments.disable_tta,
         save_probabilities=arguments.save_probabilities,
         continue_prediction=arguments.continue_prediction,
-        num_preprocessing=arguments.npp,
-        num_writing=arguments.nps,
+        num_preprocessing=_workers(arguments.npp, "nnUNet_npp"),
+        num_writing=_workers(arguments.nps, "nnUNet_nps"),
         previous_stage=arguments.prev_stage_predictions,
         num_parts=arguments.num_parts,
         part_id=arguments.part_id,
@@ -200,10 +201,43 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
         num_samples=arguments.num_samples,
         skip_heads=arguments.skip_heads,
         fusion=arguments.fusion,
-        maps=tuple(arguments.maps),
+        maps=tuple(dict.fromkeys(arguments.maps)),
         save_heads=arguments.save_heads,
         use_calibration=not arguments.no_calibration,
     )
+
+
+def _workers(given: int | None, variable: str) -> int:
+    """A number of workers: what was given, else nnU-Net's variable, else 3."""
+    text = os.environ.get(variable, "").strip()
+    if given is not None or not text:
+        return _DEFAULT_WORKERS if given is None else given
+    if not text.isdecimal():
+        raise SettingError(
+            f"The environment variable {variable} takes a number, 0 or more; got {text!r}. Correct "
+            "or unset it."
+        )
+    return int(text)
+
+
+def not_empty(text: str) -> str:
+    """The type of an argument that may not be empty.
+
+    Raises:
+        argparse.ArgumentTypeError: it is.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a name, got {text!r}")
+    return text
+
+
+def path(text: str) -> Path:
+    """The type of a path; an empty one would mean the current folder.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    return Path(not_empty(text))
 
 
 def parse_fold(text: str | int) -> int | str:
@@ -214,6 +248,6 @@ def parse_fold(text: str | int) -> int | str:
     """
     if str(text) == "all":
         return "all"
-    if not str(text).isdigit():
+    if not str(text).isdecimal():
         raise SettingError(f"-f takes numbers of folds, or all; got {text!r}.")
     return int(text)

@@ -17,6 +17,7 @@ from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict_arguments import (
     PredictRequest,
     add_predict_arguments,
+    path,
 )
 from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,
@@ -27,7 +28,7 @@ from nnunetv2_le.errors import CaseError, SettingError
 if TYPE_CHECKING:
     from nnunetv2_le.inference.settings import PredictionSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.predict_from_modelfolder")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-m",
-        type=Path,
+        type=path,
         nargs="+",
         required=True,
         metavar="FOLDER",
@@ -78,7 +79,12 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
     """
     from nnunetv2_le.calibration.applying import calibrated_predictor
     from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
+    from nnunetv2_le.inference.settings import require_utf8
 
+    for folder in model_folders:
+        require_utf8({"-m": folder})
+    require_utf8({"-i": request.source, "-o": request.output})
+    require_utf8({"-prev_stage_predictions": request.previous_stage})
     load = LayerEnsemblePredictor.from_model_folder
     predictor = (calibrated_predictor if request.use_calibration else load)(
         model_folders,

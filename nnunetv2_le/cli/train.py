@@ -24,7 +24,7 @@ from nnunetv2_le.cli.train_arguments import (
 )
 from nnunetv2_le.errors import CheckpointError, ModelFolderError, SettingError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("nnunetv2_le.cli.train")
 
 
 def build_parser() -> argparse.ArgumentParser:

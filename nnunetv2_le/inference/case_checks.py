@@ -9,15 +9,43 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Shaped
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.nifti_checks import fault, has_bad_intensities, has_voxel_size
+from nnunetv2_le.inference.settings import is_utf8
 
 logger = logging.getLogger(__name__)
 
 _OF_VOLUMES = (*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)
+
+
+# compared in lower case
+IMAGE_ENDINGS = tuple({end for kind in LIST_OF_IO_CLASSES for end in kind.supported_file_endings})
+
+
+def require_numbers(numbers: Sequence[int], images: Sequence[Path], model: Model) -> None:
+    """Refuse files that lack a channel before another: each would be taken for the one before it.
+
+    Args:
+        numbers: the channel numbers in the files' names, sorted.
+        images: these files.
+        model: the model.
+
+    Raises:
+        CaseError: naming the numbers that were expected and those that came.
+    """
+    if list(numbers) == list(range(len(numbers))):
+        return
+    names = model.dataset_json["channel_names"].values()
+    expected = ", ".join(f"_{number:04d} ({name})" for number, name in enumerate(names))
+    got = ", ".join(f"_{number:04d}" for number in numbers)
+    raise CaseError(
+        f"Expected the channels {expected} of {images[0].parent}; got {got}: "
+        f"{', '.join(path.name for path in images)}. Add or rename files."
+    )
 
 
 def require_files(images: Sequence[Path], previous_stage: Path | None, model: Model) -> None:
@@ -29,6 +57,8 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
     if len(images) > len(model.dataset_json["channel_names"]):
         require_channels(len(images), images, model)
     for path in (*images, *([previous_stage] if previous_stage else [])):
+        if not is_utf8(path):
+            raise CaseError(f"Expected a path in UTF-8; got {str(path)!a}. Rename it.")
         if not path.is_file():
             raise CaseError(f"{path} does not exist. Check the name and the channel number.")
         if found := fault(path):

@@ -13,21 +13,23 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from jaxtyping import Float
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from torch import Tensor
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.inference.case_checks import (
+    IMAGE_ENDINGS,
     not_finite,
     require_array,
-    require_channels,
     require_files,
-    require_shape,
+    require_numbers,
     say_what_is_odd,
 )
+from nnunetv2_le.inference.case_geometry import what_failed
 from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.preprocessing import run_preprocessor
+from nnunetv2_le.inference.settings import is_utf8, require_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,13 @@ class Case:
         name: as nnU-Net names it, without channel number and file ending.
         images: one file a channel.
         previous_stage: segmentation of the previous stage of a cascade.
+        channels: the numbers in the files' names; empty where the files were listed in order.
     """
 
     name: str
     images: tuple[Path, ...]
     previous_stage: Path | None = None
+    channels: tuple[int, ...] = ()
 
 
 @dataclass
@@ -82,7 +86,9 @@ def find_cases(
     Raises:
         InputError: the folder is missing or has no image, two cases share a name, or the previous
             stage is missing.
+        SettingError: a folder's path is not UTF-8.
     """
+    require_utf8({"-i": source, "-prev_stage_predictions": previous_stage})
     ending = model.dataset_json["file_ending"]
     files = list_images(source, ending) if isinstance(source, Path) else source
     needs = model.configuration.previous_stage_name
@@ -95,7 +101,10 @@ def find_cases(
     for images in files:
         name = Path(images[0]).name[: -len(ending) - 5]
         before = previous_stage / f"{name}{ending}" if needs and previous_stage else None
-        cases.append(Case(name, tuple(Path(image) for image in images), before))
+        numbers: tuple[int, ...] = ()
+        if isinstance(source, Path):
+            numbers = tuple(int(image.name[: -len(ending)][-4:]) for image in images)
+        cases.append(Case(name, tuple(Path(image) for image in images), before, numbers))
     counts = Counter(case.name for case in cases)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(
@@ -125,6 +134,7 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
             f"(CASE_0000{ending}); found {', '.join(others[:5]) or 'no file at all'}. Convert the "
             "images or name another folder."
         )
+    _say_what_has_another_ending(folder, names, ending)
     # nnU-Net's own function starts twelve processes for this
     found: dict[str, list[Path]] = {}
     for name in names:
@@ -145,6 +155,21 @@ def list_images(folder: Path, ending: str) -> list[list[Path]]:
     return [found[case] for case in sorted(found)]
 
 
+def _say_what_has_another_ending(folder: Path, names: list[str], ending: str) -> None:
+    """Warn of images that are left out; files of other kinds are none of ours."""
+    others = [n for n in names if not n.endswith(ending) and n.lower().endswith(IMAGE_ENDINGS)]
+    if others:
+        logger.warning(
+            "%d images in %s are left out, because they do not end in %s as this model's dataset "
+            "demands: %s%s. Convert or rename them if they belong to this run.",
+            len(others),
+            folder,
+            ending,
+            ", ".join(others[:3]),
+            ", ..." if len(others) > 3 else "",
+        )
+
+
 def _without_notes_of_macos(folder: Path, names: list[str]) -> list[str]:
     """Without AppleDouble files, which macOS writes beside others, with their endings."""
     kept = [name for name in names if not name.startswith("._")]
@@ -161,6 +186,8 @@ def image_bytes(case: Case) -> int:
     """Size of a case's images in memory, from their headers; 0 where that cannot be told."""
     reader = sitk.ImageFileReader()
     voxels = 0
+    if not all(is_utf8(path) for path in case.images):
+        return 0
     for path in case.images:
         try:
             reader.SetFileName(str(path))
@@ -178,19 +205,17 @@ def prepare_case(case: Case, model: Model) -> PreparedCase:
         CaseError: a file is missing or unreadable, channels are missing, or intensities are not
             finite.
     """
+    require_numbers(case.channels, case.images, model)
     require_files(case.images, case.previous_stage, model)
-    preprocessor = model.configuration.preprocessor_class(verbose=False)
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
-            data, labels, properties = _run_preprocessor(preprocessor, case, model)
+            data, labels, properties = run_preprocessor(
+                case.images, _previous_stage(case, model), model
+            )
     except CaseError:
         raise
     except Exception as error:
-        raise CaseError(
-            f"{case.images[0]} cannot be read or preprocessed ({type(error).__name__}: "
-            f"{_last_line(error)}). Check that the file is complete and opens in a viewer, and "
-            "that all channels have one shape and spacing."
-        ) from error
+        raise CaseError(what_failed(case.images, model, error)) from error
     before = labels if _previous_stage(case, model) else None
     return _prepared(case.name, data, before, properties, model)
 
@@ -233,41 +258,6 @@ def prepare_array(
     return _prepared(name, data, None if before is None else labels, properties, model)
 
 
-def _run_preprocessor(
-    preprocessor: Any, case: Case, model: Model
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """What nnU-Net's preprocessor makes of a case, and what it notes of it."""
-    files = [str(path) for path in case.images]
-    before = _previous_stage(case, model)
-    configuration = preprocessing_configuration(
-        model.configuration, preprocessor, needs_labels=before is not None
-    )
-    rest = (model.plans, configuration, model.dataset_json)
-    if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
-        result: tuple[np.ndarray, np.ndarray, dict[str, Any]]
-        result = preprocessor.run_case(files, before, *rest)
-        require_channels(len(result[0]), case.images, model)
-        return result
-    # The same steps, without a second copy of the image.
-    reader = model.plans.image_reader_writer_class()
-    image, properties = reader.read_images(files)
-    require_channels(len(image), case.images, model)
-    labels = None if before is None else reader.read_seg(before)[0]
-    if labels is not None:
-        require_shape(f"{before}", labels.shape[1:], image.shape[1:])
-    result = preprocessor.run_case_npy(image.view(_OwnImage), labels, properties, *rest)
-    return result
-
-
-class _OwnImage(np.ndarray):
-    """An image that was read for nnU-Net's preprocessor alone, which first copies what it gets."""
-
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> np.ndarray:  # type: ignore[override]
-        """The image itself where it has the type."""
-        plain = self.view(np.ndarray)
-        return plain if plain.dtype == dtype else plain.astype(dtype, *args, **kwargs)
-
-
 def _previous_stage(case: Case, model: Model) -> str | None:
     """The file of the previous stage, if this model wants one."""
     if case.previous_stage is None or model.configuration.previous_stage_name is None:
@@ -288,8 +278,3 @@ def _prepared(
         data = np.vstack((data, one_hot))
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
     return PreparedCase(name, tensor, properties)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else "no reason given"

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.inference.set_aside import is_recorded
 from nnunetv2_le.inference.tables import record_names
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
     """
     owners = defaultdict(list)
     for case in cases:
-        for name in maps:
+        for name in dict.fromkeys(maps):
             owners[f"{case}_{name}"].append(case)
     for file, both in owners.items():
         if len(both) > 1:
@@ -33,6 +34,59 @@ def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
                 f"Each case needs files of its own, but {' and '.join(both)} would both write the "
                 f"map {file}.nii.gz. Rename one of them."
             )
+
+
+def require_no_other_dataset(folder: Path, dataset_json: Mapping[str, Any]) -> None:
+    """Refuse a folder whose ``dataset.json`` would be lost, such as that of a raw data set.
+
+    What an earlier run or nnU-Net's own prediction wrote may be replaced.
+
+    Args:
+        folder: OUT.
+        dataset_json: of the model, which is written to OUT.
+
+    Raises:
+        SettingError: the folder has another one.
+    """
+    file = folder / "dataset.json"
+    ours = any(
+        (folder / name).exists()
+        for name in ("uncertainty.json", "cases", "predict_from_raw_data_args.json")
+    )
+    if ours or not file.exists():
+        return
+    try:
+        is_same = json.loads(file.read_text(encoding="utf-8")) == dataset_json
+    except (OSError, ValueError):
+        is_same = False
+    if not is_same:
+        raise SettingError(
+            f"Expected -o to be a folder for results; {folder} has a dataset.json that is not the "
+            "model's and would be replaced (a raw data set?). Name another folder."
+        )
+
+
+def warn_of_unrecorded(folder: Path, segmentations: Mapping[str, Path]) -> None:
+    """Say how many segmentations will be replaced that no record shows to be this command's.
+
+    Args:
+        folder: OUT.
+        segmentations: file of each case of the run.
+    """
+    found = [
+        path.name
+        for case, path in segmentations.items()
+        if path.is_file() and not is_recorded(folder, case)
+    ]
+    if found:
+        logger.warning(
+            "%d segmentations in %s are of another program, or of a run that was killed (%s%s): "
+            "they will be replaced.",
+            len(found),
+            folder,
+            ", ".join(found[:3]),
+            ", ..." if len(found) > 3 else "",
+        )
 
 
 def warn_of_other_settings(
@@ -73,5 +127,7 @@ def has_settings(record_file: Path, settings: Mapping[str, Any]) -> bool | None:
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict):
         return None
     return all(record.get(name) == value for name, value in settings.items())

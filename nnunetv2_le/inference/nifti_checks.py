@@ -68,6 +68,8 @@ def fault(path: Path) -> str | None:
         return "it ends before the length that its header states"
     if is_damaged(path):
         return "its content is damaged (gzip's checksum does not fit)"
+    if _is_nifti(path) and min(shape := _stated_header(path).get_data_shape(), default=1) < 1:
+        return f"its header states the shape {tuple(map(int, shape))}"
     return None
 
 

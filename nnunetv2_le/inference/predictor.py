@@ -35,6 +35,7 @@ from nnunetv2_le.inference.settings import (
     require_maps,
     require_own_folder,
     require_part,
+    require_utf8,
 )
 from nnunetv2_le.inference.tables import write_tables
 from nnunetv2_le.inference.writing import CaseWriter
@@ -223,7 +224,9 @@ class LayerEnsemblePredictor:
         require_part(part_id, num_parts)
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
-        require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
+        read = {"-i": where, "-prev_stage_predictions": before}
+        require_utf8({"-o": output, **read})
+        require_own_folder(Path(output), read)
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)
@@ -242,6 +245,7 @@ class LayerEnsemblePredictor:
         try:
             queue.process(todo)
         finally:
+            writer.tidy()
             self._finish(writer.folder)
         return RunSummary(tuple(queue.done), queue.failed, tuple(done))
 

@@ -144,13 +144,23 @@ class CaseQueue:
         known = error if isinstance(error, LayerEnsembleError) else _case_error(case, error)
         reason = " ".join(str(known).split())
         self.failed[case] = reason
+        is_noted = self._is_noted(case, reason)
         logger.error("%s: %s", case, reason)
         logger.debug("Traceback of %s:", case, exc_info=error)
         try:
-            note_failure(self.writer.folder, case, reason)
             self.writer.discard(case)
         except OSError:
+            is_noted = False
+        if not is_noted:
             logger.warning("The failure of %s cannot be noted in %s.", case, self.writer.folder)
+
+    def _is_noted(self, case: str, reason: str) -> bool:
+        """Note a failure before anything is said of it; False where that cannot be written."""
+        try:
+            note_failure(self.writer.folder, case, reason)
+        except OSError:
+            return False
+        return True
 
 
 def _case_error(case: str, error: Exception) -> CaseError:

@@ -5,7 +5,9 @@ from typing import Any
 
 from nnunetv2_le.inference.judging import Judgement
 from nnunetv2_le.inference.prediction import CasePrediction
-from nnunetv2_le.types import Choice, ComponentScores
+from nnunetv2_le.inference.settings import PredictionSettings
+from nnunetv2_le.types import Choice, ComponentScores, MemberPlan
+from nnunetv2_le.uncertainty.map_names import on_demand_maps
 from nnunetv2_le.version import __version__
 
 
@@ -56,6 +58,37 @@ def judgement_record(judgement: Judgement) -> dict[str, Any]:
         "numbers": defined(judgement.numbers),
         "texts": judgement.texts,
         "labels": {label: defined(row) for label, row in judgement.labels.items()},
+    }
+
+
+def settings_record(
+    settings: PredictionSettings,
+    plan: MemberPlan,
+    *,
+    has_mirrors: bool,
+    weights: str,
+    calibration: str | None,
+) -> dict[str, Any]:
+    """What scores and columns of a case depend on, apart from the image.
+
+    Args:
+        settings: of the run.
+        plan: its members.
+        has_mirrors: the model was trained with mirroring.
+        weights: what tells its weights from others.
+        calibration: the same of its calibration.
+    """
+    with_columns = set(settings.maps) & set(on_demand_maps(plan.families))
+    return {
+        "fusion": settings.fusion,
+        "skip_heads": settings.skip_heads,
+        "step_size": settings.step_size,
+        "use_mirroring": settings.use_mirroring and has_mirrors,
+        "use_gaussian": settings.use_gaussian,
+        "on_demand_maps": sorted(with_columns),
+        "weights": weights,
+        "members": {family.name: list(family.members) for family in plan.families},
+        "calibration": calibration,
     }
 
 

@@ -156,3 +156,29 @@ def require_own_folder(output: Path, others: Mapping[str, Any]) -> None:
                 f"-o has to be another folder than {flag}, but both are {folder}. Name a folder "
                 "for results alone with -o."
             )
+
+
+def require_utf8(paths: Mapping[str, Any]) -> None:
+    """Refuse paths that are not UTF-8: ITK ends the process when it is given one.
+
+    Args:
+        paths: by the flag that names them; what is no path is not looked at.
+
+    Raises:
+        SettingError: naming the flag and the path.
+    """
+    for flag, path in paths.items():
+        if isinstance(path, str | Path) and not is_utf8(path):
+            raise SettingError(
+                f"Expected {flag} to be a path in UTF-8; got {str(path)!a}. Rename the folder "
+                "(was it made on a system with other characters?), or name it by a link."
+            )
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be written in UTF-8; one of another encoding comes with surrogates."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,12 +7,18 @@ same tables. Floats are written in full precision; what is undefined is an empty
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_le.inference.whole_files import is_part, replace_whole, write_json
+
+logger = logging.getLogger(__name__)
+
+# what files raise that were cut off, are empty, or hold something else
+_NO_RECORD = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
 FAILED_ENDING = ".failed"
@@ -22,7 +28,7 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
     """Write ``uncertainty.csv``, its sister tables, ``uncertainty.json`` and ``failed.csv``.
 
     Another process may finish its part at the same moment: the tables are made again until no
-    record came in meanwhile.
+    record came in meanwhile. A file that is no record is named in a warning and left out.
 
     Args:
         folder: OUT.
@@ -32,22 +38,35 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
     seen: list[Path] | None = None
     while seen != (now := _files(folder, "")):
         seen = now
-        records = read_records(folder)
-        for name, rows in {
-            "uncertainty.csv": [_case_row(record) for record in records],
-            "uncertainty_per_label.csv": [row for record in records for row in _label_rows(record)],
-            "uncertainty_per_component.csv": [
-                row for record in records for row in _component_rows(record)
-            ],
-        }.items():
-            _write_csv(folder / name, rows, output=folder)
+        cases, broken = _read_rows(folder)
+        for name in _TABLES:
+            _write_csv(folder / name, [row for rows in cases for row in rows[name]], output=folder)
         _write_failed(folder)
+    if broken:
+        logger.warning(
+            "%d files of %s cannot be read as the record of a case (%s%s): the tables are without "
+            "them. Run again with --continue_prediction to predict these cases anew, or remove "
+            "the files.",
+            len(broken),
+            folder / "cases",
+            ", ".join(broken[:3]),
+            ", ..." if len(broken) > 3 else "",
+        )
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of all finished cases, by name."""
-    texts = _read_all(_files(folder, ".json"))
-    return [json.loads(text) for text in texts.values()]
+def _read_rows(folder: Path) -> tuple[list[dict[str, list[dict[str, Any]]]], list[str]]:
+    """Rows of all tables, a case at a time by name, and the files that are no record."""
+    cases, broken = [], []
+    for path in _files(folder, ".json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            cases.append({name: list(rows(record)) for name, rows in _TABLES.items()})
+        except FileNotFoundError:  # another run may take one away at any time
+            continue
+        except _NO_RECORD:
+            if not path.name.startswith("._"):  # macOS keeps notes in these
+                broken.append(path.name)
+    return cases, broken
 
 
 def record_names(folder: Path) -> list[str]:
@@ -58,7 +77,8 @@ def record_names(folder: Path) -> list[str]:
 def note_failure(folder: Path, case: str, reason: str) -> None:
     """Remember why a case failed; a later success removes the note."""
     path = folder / "cases" / f"{case}{FAILED_ENDING}"
-    replace_whole(path, lambda part: part.write_text(reason, encoding="utf-8"), output=folder)
+    text = reason.encode(errors="backslashreplace")  # it may name a file of another encoding
+    replace_whole(path, lambda part: part.write_bytes(text), output=folder)
 
 
 def forget_failure(folder: Path, case: str) -> None:
@@ -72,31 +92,22 @@ def _files(folder: Path, ending: str) -> list[Path]:
     return sorted(path for path in files if not is_part(path))
 
 
-def _read_all(files: Iterable[Path]) -> dict[Path, str]:
-    """Text of files; another run may take one away at any time."""
-    texts = {}
-    for path in files:
-        with suppress(FileNotFoundError):
-            texts[path] = path.read_text(encoding="utf-8")
-    return texts
-
-
 def _write_failed(folder: Path) -> None:
-    notes = _read_all(_files(folder, FAILED_ENDING))
-    rows = [
-        {"case": path.name[: -len(FAILED_ENDING)], "reason": reason}
-        for path, reason in notes.items()
-    ]
+    rows = []
+    for path in _files(folder, FAILED_ENDING):
+        with suppress(OSError):  # another run may take one away at any time
+            reason = path.read_text(encoding="utf-8", errors="replace")
+            rows.append({"case": path.name[: -len(FAILED_ENDING)], "reason": reason})
     if rows:
         _write_csv(folder / "failed.csv", rows, output=folder)
     else:
         (folder / "failed.csv").unlink(missing_ok=True)
 
 
-def _case_row(record: dict[str, Any]) -> dict[str, Any]:
+def _case_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
     last = {name: record[name] for name in CASE_COLUMNS_LAST}
     judged = record.get("judgement") or {"numbers": {}, "texts": {}}
-    return {
+    yield {
         "case": record["case"],
         **record["scores"],
         **last,
@@ -134,6 +145,13 @@ def _component_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "volume_ml": component["volume_ml"],
             **component["scores"],
         }
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], Iterable[dict[str, Any]]]] = {
+    "uncertainty.csv": _case_rows,
+    "uncertainty_per_label.csv": _label_rows,
+    "uncertainty_per_component.csv": _component_rows,
+}
 
 
 def _label_value(value: int | list[int]) -> str:

@@ -6,19 +6,21 @@ its presence means that the case is done.
 """
 
 import logging
-import os
 import pickle
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_le.errors import OutputError
+from nnunetv2_le.inference.case_files import CaseFiles
 from nnunetv2_le.inference.earlier_runs import (
     has_settings,
+    require_no_other_dataset,
     require_own_files,
     warn_of_other_settings,
+    warn_of_unrecorded,
 )
 from nnunetv2_le.inference.ensemble import Ensemble
 from nnunetv2_le.inference.judging import Judge
@@ -26,17 +28,28 @@ from nnunetv2_le.inference.map_files import write_map
 from nnunetv2_le.inference.model_checksums import fingerprint
 from nnunetv2_le.inference.native_grid import NativeVolume
 from nnunetv2_le.inference.prediction import CasePrediction
-from nnunetv2_le.inference.records import case_record, judgement_record, with_volumes
+from nnunetv2_le.inference.records import (
+    case_record,
+    judgement_record,
+    settings_record,
+    with_volumes,
+)
+from nnunetv2_le.inference.set_aside import (
+    folder_of,
+    forget_set_aside,
+    is_recorded,
+    remove_if_empty,
+    set_aside,
+)
 from nnunetv2_le.inference.settings import PredictionSettings
-from nnunetv2_le.inference.tables import forget_failure, record_names
+from nnunetv2_le.inference.tables import forget_failure
 from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
-from nnunetv2_le.types import CALIBRATED_MAPS, HEAD_FAMILIES, MemberPlan
-from nnunetv2_le.uncertainty.map_names import every_map_name, on_demand_maps
+from nnunetv2_le.types import CALIBRATED_MAPS, MemberPlan
 
 logger = logging.getLogger(__name__)
 
 
-class CaseWriter:
+class CaseWriter(CaseFiles):
     """Writes cases of one run into one folder.
 
     Args:
@@ -56,14 +69,12 @@ class CaseWriter:
         *,
         judge: Judge | None = None,
     ) -> None:
-        self.folder = folder
         self.model = ensemble.first
-        self.settings = settings
-        self.plan = plan
+        super().__init__(folder, self.model.dataset_json["file_ending"], settings, plan)
         self.judge = judge
         self.weights = fingerprint(ensemble.models)
-        self.ending: str = self.model.dataset_json["file_ending"]
-        self._cases: frozenset[str] = frozenset()
+        self._begun: set[str] = set()
+        self._is_alone = False
 
     def is_done(self, case: str) -> bool:
         """Whether an earlier run wrote all that this one would write, with the same members."""
@@ -72,64 +83,50 @@ class CaseWriter:
         return has_settings(self.record_file(case), self._settings_record()) is True
 
     def forget(self, case: str) -> None:
-        """From now on the case is neither done nor failed; its files stay until it is written."""
-        self.record_file(case).unlink(missing_ok=True)
-        forget_failure(self.folder, case)
-
-    def files(self, case: str) -> list[Path]:
-        """The files of a case, in the order in which they are written."""
-        files = [self.folder / f"{case}{self.ending}"]
-        if self.settings.save_probabilities:
-            files += [self.folder / f"{case}.npz", self.folder / f"{case}.pkl"]
-        files += [self._map_file(case, name) for name in self.settings.maps]
-        if self.settings.save_heads:
-            for folder, _ in self._head_folders():
-                files += [folder / f"{case}.npz", folder / f"{case}.pkl"]
-        if self.settings.save_features:
-            files.append(self.features_file(case))
-        return [*files, self.record_file(case)]
-
-    def discard(self, case: str) -> None:
-        """Remove what earlier runs wrote of a case that has no result now.
+        """From now on the case is neither done nor failed; its files stay until it is written.
 
         Raises:
-            OSError: a file cannot be removed.
+            OutputError: its record cannot be moved.
         """
-        if self._remove_files(case, but=()):
-            logger.warning("%s: what an earlier run wrote of it was removed.", case)
+        try:
+            if self.record_file(case).is_file():
+                forget_set_aside(self.folder, case)
+                set_aside(self.folder, case, [self.record_file(case)])
+            forget_failure(self.folder, case)
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
 
-    def _remove_files(self, case: str, *, but: Collection[Path]) -> list[Path]:
-        """Remove a case's files of any settings but some, and none of another case."""
-        found = [
-            path
-            for path in dict.fromkeys([*self._any_files(case), *self.files(case)])
-            if path not in but and os.path.lexists(path) and not self._is_of_other(path, case)
-        ]
-        for path in found:
-            path.unlink(missing_ok=True)
-        return found
+    def discard(self, case: str) -> None:
+        """Keep what was written of a case that has no result now from being taken for one.
 
-    def _is_of_other(self, path: Path, case: str) -> bool:
-        """Whether a file is that of a case whose name begins with this one's and goes on."""
-        known = self._cases.union(record_names(self.folder)) - {case}
-        others = (name for name in known if name.startswith(f"{case}_"))
-        return any(path in self._any_files(other) for other in others)
+        What this run wrote is removed, what an earlier one wrote is set aside. Files that no record
+        shows to be those of an earlier run are left.
 
-    def _any_files(self, case: str) -> Iterator[Path]:
-        """Files that a case may have from a run of any settings, there or not."""
-        yield self.folder / f"{case}{self.ending}"
-        for folder in (self.folder, *sorted((self.folder / "heads").glob("head_*"))):
-            yield from (folder / f"{case}.npz", folder / f"{case}.pkl")
-        yield from (self._map_file(case, name) for name in (*every_map_name(), *CALIBRATED_MAPS))
-        yield self.features_file(case)
+        Raises:
+            OSError: a file cannot be moved or removed.
+        """
+        if case in self._begun:
+            for path in self._own(case, self.files(case)):
+                path.unlink(missing_ok=True)
+        elif is_recorded(self.folder, case):
+            set_aside(self.folder, case, self._own(case, self._any_files(case)))
+        if (left := self.files(case)[0]).is_file():
+            logger.warning("%s: %s is left as it was, but is no result of this run.", case, left)
+        if (kept := folder_of(self.folder, case)).is_dir():
+            logger.warning("%s: what an earlier run wrote of it was moved to %s.", case, kept)
 
-    def record_file(self, case: str) -> Path:
-        """The file whose presence means that the case is done."""
-        return self.folder / "cases" / f"{case}.json"
+    def _make_room(self, case: str) -> None:
+        """Set aside what would be replaced, and what an earlier run wrote with other settings."""
+        files = self.files(case)
+        if is_recorded(self.folder, case):
+            files += self._any_files(case)
+        set_aside(self.folder, case, self._own(case, files))
+        self._begun.add(case)
 
-    def features_file(self, case: str) -> Path:
-        """Pooled features of the encoder; of length 0 where the network has none."""
-        return self.folder / "features" / f"{case}.npy"
+    def tidy(self) -> None:
+        """Leave no empty folder behind, unless another run may be about to need it."""
+        if self._is_alone:
+            remove_if_empty(self.folder)
 
     def open_output(self, cases: Sequence[str], *, is_alone: bool) -> None:
         """Make OUT ready for cases.
@@ -140,20 +137,20 @@ class CaseWriter:
 
         Raises:
             InputError: two cases would write one file.
+            SettingError: the folder is that of another data set.
             OutputError: it cannot be written to.
         """
         require_own_files(cases, self.settings.maps)
-        self._cases = frozenset(cases)
+        require_no_other_dataset(self.folder, self.model.dataset_json)
+        self._cases, self._is_alone = frozenset(cases), is_alone
         warn_of_other_settings(self.folder, self._cases, settings=self._settings_record())
+        warn_of_unrecorded(self.folder, {case: self.files(case)[0] for case in cases})
         try:
             if is_alone:
                 remove_leftovers(self.folder)
             self.open_folders()
         except OSError as error:
-            raise OutputError(
-                f"Results cannot be written to {self.folder} ({error.strerror or error}). Name a "
-                "folder that you may write to with -o."
-            ) from error
+            raise _not_writable(self.folder, error) from error
 
     def open_folders(self) -> None:
         """Make OUT with its folders, and the files that nnU-Net puts beside segmentations."""
@@ -176,7 +173,9 @@ class CaseWriter:
             OutputError: a file cannot be written (no space, no permission).
         """
         try:
+            self._make_room(prediction.case)
             self._write(prediction)
+            forget_set_aside(self.folder, prediction.case)
         except OSError as error:
             raise OutputError(
                 f"The results of {prediction.case} cannot be written to {self.folder} "
@@ -186,7 +185,6 @@ class CaseWriter:
 
     def _write(self, prediction: CasePrediction) -> None:
         case, settings = prediction.case, self.settings
-        self._remove_files(case, but=self.files(case))  # what this run would not replace
         writer = self.model.plans.image_reader_writer_class()
         segmentation = prediction.segmentation()
         replace_whole(
@@ -233,15 +231,6 @@ class CaseWriter:
         for folder, number in self._head_folders():
             self._write_probabilities(folder, prediction, members[number], head=names[number])
 
-    def _head_folders(self) -> list[tuple[Path, int]]:
-        """The folder of each head, and the head's number among the members."""
-        return [
-            (self.folder / "heads" / f"head_{position:02d}", number)
-            for family in self.plan.families
-            if family.name in HEAD_FAMILIES
-            for position, number in enumerate(self.plan.numbers(family))
-        ]
-
     def _write_probabilities(
         self,
         folder: Path,
@@ -265,20 +254,17 @@ class CaseWriter:
         )
 
     def _settings_record(self) -> dict[str, Any]:
-        """What scores and columns of a case depend on, apart from the image."""
-        settings = self.settings
-        with_columns = set(settings.maps) & set(on_demand_maps(self.plan.families))
-        return {
-            "fusion": settings.fusion,
-            "skip_heads": settings.skip_heads,
-            "step_size": settings.step_size,
-            "use_mirroring": settings.use_mirroring and bool(self.model.mirror_axes),
-            "use_gaussian": settings.use_gaussian,
-            "on_demand_maps": sorted(with_columns),
-            "weights": self.weights,
-            "members": {family.name: list(family.members) for family in self.plan.families},
-            "calibration": None if self.judge is None else self.judge.key,
-        }
+        return settings_record(
+            self.settings,
+            self.plan,
+            has_mirrors=bool(self.model.mirror_axes),
+            weights=self.weights,
+            calibration=None if self.judge is None else self.judge.key,
+        )
 
-    def _map_file(self, case: str, name: str) -> Path:
-        return self.folder / "uncertainty" / f"{case}_{name}.nii.gz"
+
+def _not_writable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"Results cannot be written to {folder} ({error.strerror or error}). Name a folder that "
+        "you may write to with -o."
+    )

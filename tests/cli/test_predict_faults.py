@@ -1,7 +1,9 @@
 """When something breaks: one clear line, the other cases done, and nothing lost."""
 
 import multiprocessing.process
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +17,7 @@ import torch
 from inference import faulty_runs as runs
 from inference.model_folders import TinyImage, TinyModel
 
+from nnunetv2_le.cli.predict_from_modelfolder import main
 from nnunetv2_le.inference import predictor as predictor_module
 from nnunetv2_le.inference.writing import CaseWriter
 
@@ -173,6 +176,30 @@ def test_results_among_images_are_one_line(model: Path, source: Path, capsys: An
         assert runs.predict(model, source, output) == 1
         runs.require_one_clear_line(capsys, "-o has to be another folder than -i", str(source))
     assert sorted(source.iterdir()) == before
+
+
+@pytest.mark.parametrize("flag", ["-i", "-o", "-m", "-prev_stage_predictions"])
+def test_a_folder_of_another_encoding_is_one_line(
+    model: Path, source: Path, tmp_path: Path, capsys: Any, flag: str
+):
+    strange = tmp_path / os.fsdecode(b"M\xfcller")
+    folders = {"-m": model, "-i": source, "-o": tmp_path / "out", flag: strange}
+    given = [str(word) for item in folders.items() for word in item]
+    assert main([*given, "-f", "0", "-device", "cpu", "--disable_progress_bar"]) == 1
+    runs.require_one_clear_line(capsys, f"Expected {flag} to be a path in UTF-8", "M\\udcfcller")
+
+
+def test_an_image_of_another_encoding_in_a_list_fails_alone(
+    model: Path, source: Path, tmp_path: Path
+):
+    predictor = predictor_module.LayerEnsemblePredictor.from_model_folder(
+        model, folds=[0], show_progress=False
+    )
+    strange = shutil.copytree(source, tmp_path / os.fsdecode(b"M\xfcller"))
+    files = [[strange / "first_0000.nii.gz"], [source / "second_0000.nii.gz"]]
+    summary = predictor.predict_folder(files, tmp_path / "out")
+    assert summary.done == ("second",)
+    assert "Expected a path in UTF-8" in summary.failed["first"]
 
 
 def test_results_among_the_previous_stage_are_one_line(source: Path, tmp_path: Path, capsys: Any):

@@ -13,6 +13,7 @@ from inference.model_folders import TinyImage, TinyModel
 from skimage import io
 
 from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.inference.case_geometry import what_failed
 from nnunetv2_le.inference.cases import (
     Case,
     find_cases,
@@ -223,3 +224,80 @@ def test_a_single_slice_for_a_model_of_volumes_is_said(two: Model, rgb: Model, c
     assert caplog.text == ""
     prepare_array(slices[:2], two, spacing_mm=(5, 1, 1), name="slice")
     assert "slice is a single slice, but the model was trained on volumes" in caplog.text
+
+
+@pytest.mark.parametrize("numbers", [(0, 2), (1, 2), (1,), (7,)])
+def test_a_missing_channel_is_not_filled_by_the_next(
+    two: Model, tmp_path: Path, numbers: tuple[int, ...]
+):
+    written = TinyImage(shape=(14, 18, 16), num_channels=8).write(tmp_path)
+    for number, path in enumerate(written):
+        if number not in numbers:
+            path.unlink()
+    (case,) = find_cases(tmp_path, two)
+    got = ", ".join(f"_{number:04d}" for number in numbers)
+    expected = r"^Expected the channels _0000 \(channel_0\), _0001 \(channel_1\) of .*; got "
+    with pytest.raises(CaseError, match=rf"{expected}{got}: case_.*Add or rename"):
+        prepare_case(case, two)
+
+
+def test_listed_files_may_have_any_number(two: Model, tmp_path: Path):
+    written = TinyImage(shape=(14, 18, 16), num_channels=4).write(tmp_path)
+    (case,) = find_cases([[written[3], written[1]]], two)
+    assert prepare_case(case, two).image.shape[0] == 2
+
+
+def test_images_of_another_ending_are_said(tmp_path: Path, caplog: Any):
+    touch(tmp_path, "a_0000.nii.gz", "dataset.json", "notes.txt", "a_0000.nii.gz.part")
+    assert names(tmp_path) == [["a_0000.nii.gz"]]
+    assert caplog.text == ""
+    touch(tmp_path, "b_0000.nii", "c_0000.NII.GZ", "d_0000.mha", "e_0000.png")
+    assert names(tmp_path) == [["a_0000.nii.gz"]]
+    assert "4 images in" in caplog.text
+    assert "b_0000.nii, c_0000.NII.GZ, d_0000.mha, ..." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (TinyImage(shape=(14, 18, 15)), "14 x 18 x 15 voxels of 1 x 1 x 1 mm"),
+        (
+            TinyImage(shape=(14, 18, 16), spacing=(1.0, 1.0, 1.5)),
+            "14 x 18 x 16 voxels of 1 x 1 x 1.5 mm",
+        ),
+    ],
+)
+def test_channels_of_other_shape_or_spacing_are_named(
+    two: Model, tmp_path: Path, image: TinyImage, got: str
+):
+    TinyImage(shape=(14, 18, 16), num_channels=2).write(tmp_path)
+    image.write(tmp_path, "other")[0].rename(tmp_path / "case_0001.nii.gz")
+    (case,) = find_cases(tmp_path, two)
+    with pytest.raises(CaseError, match=r"^Expected channels of one shape and voxel size") as error:
+        prepare_case(case, two)
+    assert "case_0000.nii.gz: 14 x 18 x 16 voxels of 1 x 1 x 1 mm, case_0001" in str(error.value)
+    assert got in str(error.value)
+
+
+def test_a_voxel_size_that_is_no_millimetres_is_named(two: Model, tmp_path: Path):
+    TinyImage(shape=(14, 18, 16), spacing=(0.001,) * 3, num_channels=2).write(tmp_path)
+    (case,) = find_cases(tmp_path, two)
+    with pytest.raises(CaseError, match="Check the voxel size, which has to be in mill") as error:
+        prepare_case(case, two)
+    assert "of 0.001 x 0.001 x 0.001 mm (z, y, x) make 0 x 0 x 0 at" in str(error.value)
+
+
+def test_a_voxel_size_that_no_memory_is_enough_for_is_named(two: Model, tmp_path: Path):
+    image = TinyImage(shape=(14, 18, 16), spacing=(10.0, 1e4, 1e4), num_channels=2)
+    said = what_failed(image.write(tmp_path), two, MemoryError("3 PiB"))
+    assert "of 10 x 10000 x 10000 mm (z, y, x) make 140 x 180000 x 160000 at" in said
+
+
+def test_a_header_of_negative_length_is_named(two: Model, tmp_path: Path):
+    written = TinyImage(shape=(14, 18, 16), num_channels=2).write(tmp_path)
+    content = bytearray(gzip.decompress(written[0].read_bytes()))
+    content[42:44] = (-16).to_bytes(2, "little", signed=True)  # dim[1]
+    written[0].write_bytes(gzip.compress(bytes(content)))
+    (case,) = find_cases(tmp_path, two)
+    with pytest.raises(CaseError, match=r"its header states the shape \(-16, 18, 14\)"):
+        prepare_case(case, two)

@@ -9,12 +9,8 @@ from unittest import mock
 import pytest
 
 from nnunetv2_le.inference import tables
-from nnunetv2_le.inference.tables import (
-    forget_failure,
-    note_failure,
-    read_records,
-    write_tables,
-)
+from nnunetv2_le.inference.earlier_runs import has_settings
+from nnunetv2_le.inference.tables import forget_failure, note_failure, write_tables
 
 DESCRIPTION = {"columns": {}}
 
@@ -125,7 +121,8 @@ def test_a_record_that_is_being_written_is_no_record(output: Path):
     (output / "cases" / ".part.1").mkdir()
     (output / "cases" / ".part.1" / "b.json").write_text('{"case": "b"')
     (output / "cases" / ".part.c.json").write_text('{"case": "c"')  # of version 0.1.0
-    assert [content["case"] for content in read_records(output)] == ["a"]
+    write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a"]
 
 
 @pytest.mark.parametrize("case", [".hidden", "._case", ".parts", "..."])
@@ -149,3 +146,37 @@ def test_failures_are_listed_with_their_reason_until_the_case_is_done(output: Pa
 def test_forgetting_what_did_not_fail_does_nothing(output: Path):
     forget_failure(output, "a")
     assert list((output / "cases").iterdir()) == []
+
+
+BROKEN = {
+    "empty": b"",
+    "cut off": b'{"case": "b", "sco',
+    "no text": b"\x00\x05\x16\x07\xff\xfe",
+    "another object": b"{}",
+    "a list": b"[]",
+    "no scores": b'{"case": "b", "scores": [], "empty_prediction": 0, "num_members": 3}',
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_file_that_is_no_record_is_named_and_costs_no_other_case(
+    output: Path, content: bytes, caplog: Any
+):
+    add(output, record("a"), record("c"))
+    (output / "cases" / "b.json").write_bytes(content)
+    (output / "cases" / "b.failed").write_bytes(b"M\xfcller")
+    write_tables(output, DESCRIPTION)
+    for table in ("uncertainty.csv", "uncertainty_per_component.csv"):
+        assert [row["case"] for row in rows(output, table)] == ["a", "c"]
+    assert [row["case"] for row in rows(output, "failed.csv")] == ["b"]
+    assert "1 files of" in caplog.text
+    assert "(b.json): the tables are without them" in caplog.text
+    assert has_settings(output / "cases" / "b.json", {"fusion": "mean"}) is not True
+
+
+def test_notes_of_macos_are_no_records(output: Path, caplog: Any):
+    add(output, record("a"))
+    (output / "cases" / "._a.json").write_bytes(b"\x00\x05\x16\x07\xff\xfe")
+    write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a"]
+    assert caplog.text == ""

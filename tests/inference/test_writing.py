@@ -1,6 +1,5 @@
 """What counts as finished, and what a case that is predicted again leaves of its former self."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +123,8 @@ def test_a_case_that_is_written_again_keeps_no_file_of_other_settings(
     for name in shared:
         (tmp_path / name).touch()
 
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases" / "case.json").write_text("{}")
     assert not predict(model, source, tmp_path, maps=())
 
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*case*") if path.is_file()}
@@ -157,8 +158,9 @@ def test_a_case_leaves_the_files_of_one_whose_name_goes_on(
     if not is_of_this_run:
         ours.record_file(other).write_text("{}")
     theirs = written_map(tmp_path, other, "entropy")  # or the map heads_entropy of "scan"
+    ours.record_file("scan").write_text("{}")
     stale = written_map(tmp_path, "scan", "mirrors_entropy")
-    ours._remove_files("scan", but=ours.files("scan"))
+    ours._make_room("scan")
     assert theirs.is_file()
     assert not stale.exists()
 
@@ -167,8 +169,9 @@ def test_a_long_name_is_no_reason_to_fail(model: Model, tmp_path: Path):
     ours = writer(model, tmp_path, maps=())
     case = "c" * 230
     ours.open_output([case], is_alone=True)
+    ours.record_file(case).write_text("{}")
     stale = written_map(tmp_path, case, "entropy")
-    ours._remove_files(case, but=ours.files(case))
+    ours._make_room(case)
     assert not stale.exists()
 
 
@@ -204,22 +207,3 @@ def test_another_model_of_the_same_kind_is_another_kind_of_run(
     assert "1 cases of an earlier run with another model, other members" in caplog.text
     assert not predict(other, source, output)
     assert predict(other, source, output)
-
-
-def test_a_case_that_fails_keeps_nothing_of_an_earlier_run(
-    model: Model, source: Path, tmp_path: Path, caplog: Any
-):
-    images, output = tmp_path / "images", tmp_path / "out"
-    shutil.copytree(source, images)
-    predictor = LayerEnsemblePredictor(
-        model, replace(SETTINGS, save_heads=True, save_probabilities=True), show_progress=False
-    )
-    assert predictor.predict_folder(images, output).done
-    (case,) = (path.stem for path in (output / "cases").iterdir())
-    (output / f"{case}_notes.txt").write_text("mine")
-    image = next(images.iterdir())
-    image.write_bytes(image.read_bytes()[:200])
-    assert predictor.predict_folder(images, output).failed
-    left = {path.name for path in output.rglob(f"{case}*") if path.is_file()}
-    assert left == {f"{case}_notes.txt", f"{case}.failed"}
-    assert "what an earlier run wrote of it was removed" in caplog.text

@@ -1,0 +1,48 @@
+"""What an output folder may hold before a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2_le.errors import SettingError
+from nnunetv2_le.inference.earlier_runs import require_no_other_dataset, warn_of_unrecorded
+
+OURS = {"labels": {"background": 0, "organ": 1}}
+
+
+@pytest.mark.parametrize("content", ['{"labels": {}}', "not JSON", "[]"])
+def test_the_dataset_json_of_another_data_set_is_not_replaced(tmp_path: Path, content: str):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(SettingError, match=r"^Expected -o .* dataset.json that is not the model's"):
+        require_no_other_dataset(tmp_path, OURS)
+    assert (tmp_path / "dataset.json").read_text() == content
+
+
+@pytest.mark.parametrize("beside", ["uncertainty.json", "cases", "predict_from_raw_data_args.json"])
+def test_results_of_an_earlier_run_or_of_nnunet_may_be_replaced(tmp_path: Path, beside: str):
+    (tmp_path / "dataset.json").write_text("{}")
+    (tmp_path / beside).touch()
+    require_no_other_dataset(tmp_path, OURS)
+
+
+def test_a_folder_with_the_models_own_dataset_json_or_none_is_taken(tmp_path: Path):
+    require_no_other_dataset(tmp_path / "absent", OURS)
+    require_no_other_dataset(tmp_path, OURS)
+    (tmp_path / "dataset.json").write_text(json.dumps(OURS))
+    require_no_other_dataset(tmp_path, OURS)
+
+
+def test_segmentations_without_a_record_are_counted(tmp_path: Path, caplog: Any):
+    files = {case: tmp_path / f"{case}.nii.gz" for case in ("a", "b", "c", "d")}
+    for case in ("a", "b", "c"):
+        files[case].touch()
+    for record in ("cases/a.json", "set_aside/b/cases/b.json"):
+        (tmp_path / record).parent.mkdir(parents=True)
+        (tmp_path / record).touch()
+    warn_of_unrecorded(tmp_path, {case: files[case] for case in ("a", "b", "d")})
+    assert caplog.text == ""
+    warn_of_unrecorded(tmp_path, files)
+    assert "1 segmentations in" in caplog.text
+    assert "(c.nii.gz): they will be replaced" in caplog.text
