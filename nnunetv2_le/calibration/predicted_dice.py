@@ -2,8 +2,9 @@
 
 Conventions:
     One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
-    are defined (soft Dice is not where nothing is segmented); a column is used if it is defined in all of these and differs between them. A new
-    case with an undefined column has no prediction (NaN): a person has to look at it.
+    are defined (soft Dice is not where nothing is segmented); a column is used if it is defined in
+    all of these and differs between them. A new case with an undefined column has no prediction
+    (NaN): a person has to look at it.
 
 Metrics:
     predicted Dice: the model that nested cross-validation chooses (see `dice_models`), fitted on

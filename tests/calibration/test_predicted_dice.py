@@ -37,7 +37,7 @@ class _AsFitted(RegressorMixin, BaseEstimator):
             scores,
             dice_of(odds),
             groups=np.arange(len(odds)),
-            score="consensus_dice",
+            candidates=("consensus_dice",),
             columns=self.columns,
             seed=0,
         )
@@ -52,7 +52,7 @@ def test_the_lower_bound_is_that_of_mapies_cross_conformal_regressor():
     mapie = pytest.importorskip("mapie.regression")
     scores_of = pytest.importorskip("mapie.conformity_scores")
     level, table, new = 0.9, made_up_table(60), made_up_table(30, seed=9)
-    mine = fitted(table, level=level).predicted
+    mine = fitted(table, level=level, score="consensus_dice").predicted
     columns = tuple(c for c in table.scores if c not in ("aula", "entropy_image_mean"))
     fold_of_case = np.zeros(60, dtype=int)
     for number, (_, held_out) in enumerate(group_folds(np.arange(60), 10)):
@@ -171,6 +171,6 @@ def test_too_few_patients_and_odd_levels_are_refused():
 
 def test_a_new_case_without_a_column_is_refused_by_name():
     table = made_up_table(60, seen_by_one_score=True)
-    mine = fitted(table).predicted
-    with pytest.raises(InputError, match="needs the columns consensus_dice"):
+    mine = fitted(table, score="consensus_dice").predicted
+    with pytest.raises(InputError, match=r"needs the columns .*consensus_dice"):
         mine.predict({"aula": np.ones(3)})
