@@ -2,9 +2,9 @@
 
 Conventions:
     One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
-    are defined (soft Dice is not where nothing is segmented); a column is used if it is defined in
-    all of these and differs between them. A new case with an undefined column has no prediction
-    (NaN): a person has to look at it.
+    are defined and something is segmented; a column is used if it is defined in all of these and
+    differs between them. A new case with an undefined column has no prediction (NaN): a person has
+    to look at it.
 
 Metrics:
     predicted Dice: the model that nested cross-validation chooses (see `dice_models`), fitted on
@@ -196,6 +196,8 @@ def fit_predicted_dice(
         raise SettingError(f"expected a level between 0 and 1 for predicted Dice, got {level!r}")
     main = _main_score(table, score)
     counts = np.isfinite(table.dice) & np.isfinite(table.scores[main])
+    if "volume_ml" in table.scores:  # an empty segmentation lacks scores of the foreground
+        counts &= np.asarray(table.scores["volume_ml"]) != 0
     dice, scores = np.asarray(table.dice)[counts], rows(table.scores, counts)
     patients = group_numbers(groups[counts].tolist(), len(dice))
     num_patients = len(np.unique(patients))

@@ -144,6 +144,16 @@ def test_an_empty_segmentation_is_not_foretold_and_takes_no_score_from_the_other
     assert np.isnan(result.held_out[:4]).all()
 
 
+def test_an_empty_segmentation_with_some_scores_does_not_count_either():
+    table = made_up_table(60)
+    scores = {name: values.copy() for name, values in table.scores.items()}
+    scores["volume_ml"][:3] = 0
+    scores["entropy_foreground_mean"][:3] = np.nan
+    result = fitted(LabelCases(scores, table.dice))
+    assert result.predicted.num_undefined == 3
+    assert "entropy_foreground_mean" in result.predicted.columns
+
+
 def test_where_the_main_score_is_constant_the_next_one_serves():
     table = made_up_table(60, seen_by_one_score=True)
     scores = {**table.scores, "consensus_dice": np.ones(60)}
