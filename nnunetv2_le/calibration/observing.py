@@ -183,5 +183,5 @@ class ObservationWriter(CaseWriter):
             files.append(labelled.case.previous_stage)
         known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
         # earlier versions observed references without these checks
-        checked = ["shape", "spacing", "values"]
+        checked = ["shape", "grid", "values"]
         return {"files": known, "checked": checked, "fold": self.fold, **self.stamp}

@@ -51,7 +51,9 @@ JUDGED_COLUMNS = {
     "out_of_distribution_quantile": ColumnDescription(
         "1", "higher_is_worse", "share of known patients whose cases lie nearer"
     ),
-    "flag": ColumnDescription("", "none", "ok, review, out_of_distribution or empty"),
+    "flag": ColumnDescription(
+        "", "none", "ok, review, out_of_distribution or empty (the segmentation is)"
+    ),
     "flag_reason": ColumnDescription("", "none", "why the case is flagged, in words"),
 }
 """Columns that a calibrated model adds to the table of cases, in order; the first two to the table

@@ -193,7 +193,7 @@ def test_a_reference_that_lies_elsewhere_is_said(
         image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(file))
     read = read_reference(file, prediction, predictor.model)
-    np.testing.assert_array_equal(read.labels, prediction.segmentation())
+    np.testing.assert_array_equal(read.native, prediction.segmentation())
     assert f"its reference has {changed} (" in caplog.text
 
 
