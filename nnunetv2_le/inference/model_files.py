@@ -28,14 +28,15 @@ _RESTORE = "Restore it from the training machine."
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:
-    """The description of the data set.
+    """The description of the data set; ``modality`` is an old name of ``channel_names``.
 
     Raises:
         ModelFolderError: it is missing, no JSON, or lacks something.
     """
     content = _read_json(folder / "dataset.json")
-    channels = "modality" if "modality" in content else "channel_names"
-    _require_keys(content, ("file_ending", "labels", channels), folder / "dataset.json")
+    if "modality" in content:
+        content.setdefault("channel_names", content["modality"])
+    _require_keys(content, ("file_ending", "labels", "channel_names"), folder / "dataset.json")
     return content
 
 

@@ -40,6 +40,14 @@ def test_a_data_set_without_something_is_refused_by_its_name(folder: Path, key: 
         load_model(folder)
 
 
+def test_modality_is_an_old_name_of_the_channels(folder: Path) -> None:
+    named = load_model(folder).dataset_json["channel_names"]
+    write_json(
+        folder / "dataset.json", lambda old: without("channel_names")(old) | {"modality": named}
+    )
+    assert load_model(folder).dataset_json["channel_names"] == named
+
+
 @pytest.mark.parametrize(
     "key", ["configurations", "transpose_forward", "plans_name", "image_reader_writer"]
 )
