@@ -173,17 +173,18 @@ def choose_model(
     columns: tuple[str, ...],
     seed: int,
 ) -> DiceModel:
-    """Isotonic on the best score, unless all scores are better by more than one standard error.
+    """Isotonic on one score, unless another or all scores are better by more than a standard error.
 
     All predict held-out folds of patients and are compared by their absolute errors, mean of each
-    patient. The best score is the one of the smallest mean; the difference between it and all
-    scores has to exceed its standard error over patients.
+    patient. The first score gives way to the next, and the one that is left to all scores, only
+    where the difference exceeds its standard error over patients. With fewer patients than columns
+    the linear model is out of the question.
 
     Args:
         scores: columns of the labelled cases, all defined.
         dice: of the labelled cases.
         groups: the number of each case's patient.
-        candidates: columns of isotonic models; of equally good ones the first is taken.
+        candidates: columns of isotonic models, the one that is preferred first.
         columns: of the linear model.
         seed: of the folds.
     """
@@ -195,11 +196,19 @@ def choose_model(
             odds[held_out] = fit_isotonic(known, dice[training], score=score).predict(asked)
         rich[held_out] = fit_linear(known, dice[training], columns=columns).predict(asked)
     errors = {score: _errors(odds, dice, groups) for score, odds in simple.items()}
-    best = min(errors, key=lambda score: float(errors[score].mean()))
+    best = candidates[0]
+    for score in candidates[1:]:
+        if _is_clear(errors[best] - errors[score]):
+            best = score
     gains = errors[best] - _errors(rich, dice, groups)
-    if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)):
+    if len(gains) >= len(columns) and _is_clear(gains):
         return fit_linear(scores, dice, columns=columns)
     return fit_isotonic(scores, dice, score=best)
+
+
+def _is_clear(gains: Float[np.ndarray, "patients"]) -> bool:
+    """Whether the mean gain exceeds its standard error."""
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _errors(

@@ -57,7 +57,7 @@ MAIN_SCORES = (
     "aula_normalized",
     "entropy_foreground_mean",
 )
-"""Scores of the simple model. The first that differs between cases is the main score."""
+"""Scores of the simple model, the preferred one first."""
 
 _COLUMN_ENDINGS = ("_dice", "_foreground_mean", "_boundary_mean")
 _COLUMNS = ("aula_normalized", "volume_ml", "volume_std_ml")
@@ -185,7 +185,8 @@ def fit_predicted_dice(
         table: scores and Dice of the labelled cases.
         groups: the number of each case's patient.
         level: of the lower bound.
-        score: column of the simple model; None takes that of ``MAIN_SCORES`` which predicts best.
+        score: column of the simple model; None takes the first of ``MAIN_SCORES`` that differs
+            between cases, unless another predicts clearly better.
         seed: of the folds.
 
     Raises:
