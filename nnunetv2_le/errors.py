@@ -12,6 +12,8 @@
 Each message says what was expected, what came, and what to do about it.
 """
 
+from collections.abc import Iterable
+
 
 class LayerEnsembleError(Exception):
     """Base of all errors that a command reports as one line with exit code 1."""
@@ -43,3 +45,10 @@ class OutputError(LayerEnsembleError, OSError):
 
 class SettingError(LayerEnsembleError, ValueError):
     """An option, or a combination of options, that makes no sense."""
+
+
+def first_few(names: Iterable[object], most: int = 3) -> str:
+    """What a message lists of many: the first ones, and how many more there are."""
+    every = [str(name) for name in names]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(every[:most])}{more}"

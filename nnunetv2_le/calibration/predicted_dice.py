@@ -3,8 +3,7 @@
 Conventions:
     One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
     are defined and something is segmented; a column is used if it is defined in all of these and
-    differs between them. A new case with an undefined column has no prediction (NaN): a person has
-    to look at it.
+    differs between them. A new case with an undefined column has no prediction (NaN).
 
 Metrics:
     predicted Dice: the model that nested cross-validation chooses (see `dice_models`), fitted on
@@ -51,11 +50,8 @@ MIN_PATIENTS = 10
 NUM_FOLDS = 10
 
 MAIN_SCORES = (
-    "mirrors_soft_dice",
-    "soft_dice",
-    "consensus_dice",
-    "aula_normalized",
-    "entropy_foreground_mean",
+    *("mirrors_soft_dice", "soft_dice", "consensus_dice"),
+    *("aula_normalized", "entropy_foreground_mean"),
 )
 """Scores of the simple model, the preferred one first."""
 
@@ -196,9 +192,7 @@ def fit_predicted_dice(
     if not 0 < level < 1:
         raise SettingError(f"expected a level between 0 and 1 for predicted Dice, got {level!r}")
     main = _main_score(table, score)
-    counts = np.isfinite(table.dice) & np.isfinite(table.scores[main])
-    if "volume_ml" in table.scores:  # an empty segmentation lacks scores of the foreground
-        counts &= np.asarray(table.scores["volume_ml"]) != 0
+    counts = _counting(table, main)
     dice, scores = np.asarray(table.dice)[counts], rows(table.scores, counts)
     patients = group_numbers(groups[counts].tolist(), len(dice))
     num_patients = len(np.unique(patients))
@@ -230,6 +224,14 @@ def fit_predicted_dice(
         num_undefined=int(np.count_nonzero(~counts)),
     )
     return FittedDice(predicted, _spread(held_out, counts))
+
+
+def _counting(table: LabelCases, main: str) -> Bool[np.ndarray, "cases"]:
+    """The labelled cases that count; an empty segmentation lacks scores of the foreground."""
+    counts = np.isfinite(table.dice) & np.isfinite(table.scores[main])
+    if "volume_ml" in table.scores:
+        counts &= np.asarray(table.scores["volume_ml"]) != 0
+    return np.asarray(counts)
 
 
 def _require_patients(number: int, level: float) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.errors import CaseError, InputError, first_few
 from nnunetv2_le.evaluation.grids import Grid, difference, grid_of
 from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.model import Model
@@ -109,9 +109,8 @@ def _require_known_values(
     ignored = [] if manager.ignore_label is None else [manager.ignore_label]
     known = [int(value) for value in (*manager.all_labels, *ignored)]
     if unknown := [str(value) for value in np.unique(labels) if value not in known]:
-        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
         raise CaseError(
-            f"The reference of {case} has the values {', '.join(unknown[:_LISTED])}{more}, but "
+            f"The reference of {case} has the values {first_few(unknown, _LISTED)}, but "
             f"dataset.json has {', '.join(map(str, known))}: {file}. Convert the labels to those "
             "values."
         )

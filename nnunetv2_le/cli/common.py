@@ -12,12 +12,14 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from nnunetv2_le.cli.streams import messages_may_be_lost
-from nnunetv2_le.errors import LayerEnsembleError
+from nnunetv2_le.errors import LayerEnsembleError, OutputError
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -51,6 +53,25 @@ def run_main(
     """
     with messages_may_be_lost():
         return _run(parser, build_request, run, argv)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder for results that cannot be written to; nothing is created.
+
+    Raises:
+        OutputError: if it, or the nearest folder above it that exists, cannot be written to.
+    """
+    place = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"-o has to be a folder that can be written; {str(folder)!r} cannot "
+            f"({error.strerror}). Name another one."
+        ) from error
 
 
 def _run(

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.cli.evaluate import evaluate_folder, report
 from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
     output_folder,
-    require_writable,
 )
 from nnunetv2_le.errors import SettingError
 

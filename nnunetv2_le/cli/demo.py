@@ -14,15 +14,14 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.cli.common import run_main
-from nnunetv2_le.errors import LayerEnsembleError, OutputError
+from nnunetv2_le.cli.common import require_writable, run_main
+from nnunetv2_le.errors import LayerEnsembleError
 
 if TYPE_CHECKING:
     from nnunetv2_le.demo.phantoms import PhantomDataset
@@ -99,7 +98,9 @@ def run(request: DemoRequest) -> list[CaseRow]:
         OutputError: the folder cannot be written.
         LayerEnsembleError: training or prediction failed; it said why.
     """
-    output = _writable_folder(request.output)
+    output = request.output.expanduser().absolute()
+    require_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
     with _nnunet_environment(output):
         from nnunetv2_le.demo.phantoms import write_phantom_dataset
 
@@ -123,21 +124,6 @@ def run(request: DemoRequest) -> list[CaseRow]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``nnUNetv2_le_demo``."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
-
-
-def _writable_folder(folder: Path) -> Path:
-    """The folder, created; refused where nothing can be written to it."""
-    folder = folder.expanduser().absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"-o has to be a folder that can be written; {str(folder)!r} cannot "
-            f"({error.strerror}). Name another one."
-        ) from error
-    return folder
 
 
 @contextmanager

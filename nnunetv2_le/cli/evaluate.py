@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     optional_path,
     options_of,
     output_folder,
-    require_writable,
 )
 from nnunetv2_le.errors import InputError, SettingError
 

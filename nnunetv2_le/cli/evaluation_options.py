@@ -3,12 +3,11 @@
 import argparse
 import math
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.errors import OutputError, SettingError
+from nnunetv2_le.errors import SettingError
 
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.case_metrics import MetricSettings
@@ -163,25 +162,6 @@ def output_folder(text: str) -> Path:
     if not text.strip():
         raise SettingError(f"-o takes the folder for results, got {text!r}; name one")
     return Path(text)
-
-
-def require_writable(folder: Path) -> None:
-    """Refuse a folder for results that cannot be written to; nothing is created.
-
-    Raises:
-        OutputError: if it, or the nearest folder above it that exists, cannot be written to.
-    """
-    place = folder.absolute()
-    try:
-        while not place.exists():
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"-o has to be a folder that can be written; {str(folder)!r} cannot "
-            f"({error.strerror}). Name another one."
-        ) from error
 
 
 def optional_path(text: str | None) -> Path | None:

@@ -83,8 +83,6 @@ def predict_with_models(model_folders: Sequence[Path], request: PredictRequest) 
 
     for folder in model_folders:
         require_utf8({"-m": folder})
-    require_utf8({"-i": request.source, "-o": request.output})
-    require_utf8({"-prev_stage_predictions": request.previous_stage})
     load = LayerEnsemblePredictor.from_model_folder
     predictor = (calibrated_predictor if request.use_calibration else load)(
         model_folders,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.errors import InputError, first_few
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
@@ -153,9 +153,7 @@ def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> li
     unknown = histogram.unknown_values(dataset.known_values)
     if not unknown:
         return []
-    listed = ", ".join(f"{v} ({count} voxels)" for v, count in list(unknown.items())[:_LISTED])
-    if len(unknown) > _LISTED:
-        listed += f" and {len(unknown) - _LISTED} more"
+    listed = first_few((f"{v} ({count} voxels)" for v, count in unknown.items()), _LISTED)
     return [f"labels that are not in dataset.json count as background: {listed}"]
 
 

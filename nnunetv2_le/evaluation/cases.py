@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.inference.settings import is_utf8
 
 _RATER = re.compile(r"(?P<case>.+)_r\d+")
 
@@ -101,16 +102,8 @@ def require_name(path: Path) -> None:
     Raises:
         InputError: if it is not.
     """
-    if not _has_name(path):
+    if not is_utf8(path):
         raise InputError(_complaint(path))
-
-
-def _has_name(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _complaint(path: Path) -> str:
@@ -132,7 +125,7 @@ def _looked_at(folders: Sequence[Path], file_ending: str) -> list[Problem]:
         problems += [
             Problem(_shown(file.name[: -len(file_ending)]), _complaint(file))
             for file in sorted(folder.iterdir())
-            if file.name.endswith(file_ending) and not _has_name(file)
+            if file.name.endswith(file_ending) and not is_utf8(file)
         ]
     return problems
 
@@ -175,7 +168,7 @@ def _files(case: str, prediction: Path, references: tuple[Path, ...], folder: Pa
 
 
 def _by_case(folder: Path, file_ending: str) -> dict[str, Path]:
-    named = (file for file in folder.iterdir() if _has_name(file))
+    named = (file for file in folder.iterdir() if is_utf8(file))
     files = sorted(file for file in named if file.name.endswith(file_ending) and file.is_file())
     return {file.name[: -len(file_ending)]: file for file in files if not file.name.startswith(".")}
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 _SPACING_SHARE = 1e-3
 _ORIGIN_VOXELS = 0.1
@@ -84,8 +83,7 @@ def _apart(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> fl
     """The largest difference; 0 where there is nothing to compare."""
     if one is None or other is None or len(one) != len(other):
         return 0.0
-    gaps: Float[np.ndarray, entries] = np.abs(np.subtract(one, other))
-    return float(gaps.max())
+    return float(np.abs(np.subtract(one, other)).max())
 
 
 def _short(values: tuple[float, ...] | None) -> str:

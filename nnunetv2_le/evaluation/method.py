@@ -20,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from nnunetv2_le.errors import first_few
 from nnunetv2_le.evaluation import failure_detection as fd
 from nnunetv2_le.evaluation.bootstrap import (
     DEFAULT_DRAWS,
@@ -241,8 +242,7 @@ def _complaints(
         complaints.append(f"{where}: it is constant, so it orders nothing")
     if subset == OVERALL and row["num_without_score"]:
         missing = cases.index[~np.isfinite(ranked_confidences(cases, score))]
-        listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         complaints.append(
-            f"{where}: undefined in {len(missing)} cases ({listed}), which are left out"
+            f"{where}: undefined in {len(missing)} cases ({first_few(missing)}), which are left out"
         )
     return [Problem("", complaint) for complaint in complaints]

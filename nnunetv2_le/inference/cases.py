@@ -16,7 +16,7 @@ from jaxtyping import Float
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from torch import Tensor
 
-from nnunetv2_le.errors import CaseError, InputError
+from nnunetv2_le.errors import CaseError, InputError, first_few
 from nnunetv2_le.inference.case_checks import (
     IMAGE_ENDINGS,
     not_finite,
@@ -161,12 +161,11 @@ def _say_what_has_another_ending(folder: Path, names: list[str], ending: str) ->
     if others:
         logger.warning(
             "%d images in %s are left out, because they do not end in %s as this model's dataset "
-            "demands: %s%s. Convert or rename them if they belong to this run.",
+            "demands: %s. Convert or rename them if they belong to this run.",
             len(others),
             folder,
             ending,
-            ", ".join(others[:3]),
-            ", ..." if len(others) > 3 else "",
+            first_few(others),
         )
 
 

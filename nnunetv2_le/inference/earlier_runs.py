@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.errors import InputError, SettingError, first_few
 from nnunetv2_le.inference.set_aside import is_recorded
 from nnunetv2_le.inference.tables import record_names
 
@@ -80,12 +80,11 @@ def warn_of_unrecorded(folder: Path, segmentations: Mapping[str, Path]) -> None:
     ]
     if found:
         logger.warning(
-            "%d segmentations in %s are of another program, or of a run that was killed (%s%s): "
+            "%d segmentations in %s are of another program, or of a run that was killed (%s): "
             "they will be replaced.",
             len(found),
             folder,
-            ", ".join(found[:3]),
-            ", ..." if len(found) > 3 else "",
+            first_few(found),
         )
 
 
@@ -108,11 +107,10 @@ def warn_of_other_settings(
     ]
     if different:
         logger.warning(
-            "%d cases of an earlier run with another model, other members or settings (%s%s) stay "
+            "%d cases of an earlier run with another model, other members or settings (%s) stay "
             "in %s and in its tables. Give each kind of run a folder of its own.",
             len(different),
-            ", ".join(different[:3]),
-            ", ..." if len(different) > 3 else "",
+            first_few(different),
             folder,
         )
 

@@ -98,8 +98,7 @@ def load_model(
             differ in trainer, configuration or mirroring.
     """
     register_trainers()
-    dataset_json = read_dataset_json(folder)
-    plans = read_plans(folder)
+    dataset_json, plans = read_dataset_json(folder), read_plans(folder)
     label_manager = read_label_manager(plans, dataset_json, folder)
     wanted = [checkpoint_name] if isinstance(checkpoint_name, str) else list(checkpoint_name)
     chosen = _in_order(folds) if folds else available_folds(folder, wanted)

@@ -224,9 +224,8 @@ class LayerEnsemblePredictor:
         require_part(part_id, num_parts)
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
-        read = {"-i": where, "-prev_stage_predictions": before}
-        require_utf8({"-o": output, **read})
-        require_own_folder(Path(output), read)
+        require_utf8({"-o": output})
+        require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)

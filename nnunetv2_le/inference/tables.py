@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_le.errors import first_few
 from nnunetv2_le.inference.whole_files import is_part, replace_whole, write_json
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,12 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
         _write_failed(folder)
     if broken:
         logger.warning(
-            "%d files of %s cannot be read as the record of a case (%s%s): the tables are without "
+            "%d files of %s cannot be read as the record of a case (%s): the tables are without "
             "them. Run again with --continue_prediction to predict these cases anew, or remove "
             "the files.",
             len(broken),
             folder / "cases",
-            ", ".join(broken[:3]),
-            ", ..." if len(broken) > 3 else "",
+            first_few(broken),
         )
 
 

@@ -254,7 +254,7 @@ def test_images_of_another_ending_are_said(tmp_path: Path, caplog: Any):
     touch(tmp_path, "b_0000.nii", "c_0000.NII.GZ", "d_0000.mha", "e_0000.png")
     assert names(tmp_path) == [["a_0000.nii.gz"]]
     assert "4 images in" in caplog.text
-    assert "b_0000.nii, c_0000.NII.GZ, d_0000.mha, ..." in caplog.text
+    assert "b_0000.nii, c_0000.NII.GZ, d_0000.mha and 1 more" in caplog.text
 
 
 @pytest.mark.parametrize(

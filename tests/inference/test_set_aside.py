@@ -6,28 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inference.model_folders import TinyImage, TinyModel
 
-from nnunetv2_le.inference.model import Model, load_model
+from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.queue import RunSummary
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.writing import CaseWriter
 
 SETTINGS = PredictionSettings(families=("heads",), maps=("entropy",))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("model")
-    return load_model(TinyModel(mirror_axes=(2,)).write(folder / "model"), folds=[0])
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("in")
-    TinyImage(shape=(14, 18, 16)).write(folder)
-    return folder
 
 
 def run(model: Model, source: Path, output: Path, **settings: Any) -> RunSummary:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from inference.model_folders import TinyImage, TinyModel
+from inference.model_folders import TinyModel
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.inference.model import Model, load_model
@@ -16,19 +16,6 @@ from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.inference.writing import CaseWriter
 
 SETTINGS = PredictionSettings(families=("heads",), maps=("entropy",))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("model")
-    return load_model(TinyModel(mirror_axes=(2,)).write(folder / "model"), folds=[0])
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("in")
-    TinyImage(shape=(14, 18, 16)).write(folder)
-    return folder
 
 
 def predict(model: Model, source: Path, output: Path, **settings: Any) -> bool:
