@@ -11,6 +11,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import jaxtyping
 import pytest
@@ -32,6 +34,19 @@ class NnunetFolders:
     raw: Path
     preprocessed: Path
     results: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def progress_is_not_drawn() -> Iterator[Any]:
+    """nnU-Net draws a large picture after each epoch, which takes longer than our epochs.
+
+    Gives its own way to draw, for the test that wants the picture.
+    """
+    from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+    drawing = MetaLogger.plot_progress_png
+    with mock.patch.object(MetaLogger, "plot_progress_png"):
+        yield drawing
 
 
 @pytest.fixture(scope="session")

@@ -92,9 +92,10 @@ def prepare(
 
     generate(dataset)
     with processes_as_threads():
-        extract_fingerprints(
-            [dataset.number], num_processes=1, verbose=False, show_progress_bar=False
-        )
+        with _few_intensities():
+            extract_fingerprints(
+                [dataset.number], num_processes=1, verbose=False, show_progress_bar=False
+            )
         with _networks_fit_into_memory():
             plans_name: str = plan_experiments([dataset.number], planner)
         preprocessed = Path(os.environ["nnUNet_preprocessed"]) / dataset.name
@@ -173,6 +174,21 @@ def processes_as_threads() -> Iterator[None]:
 
     with mock.patch("multiprocessing.get_context", return_value=Threads()):
         yield
+
+
+def _few_intensities() -> Any:
+    """nnU-Net draws 100 million intensities from a data set, also from the smallest."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
+
+    real = DatasetFingerprintExtractor.__init__
+
+    def initialise(extractor: Any, *args: Any, **settings: Any) -> None:
+        real(extractor, *args, **settings)
+        extractor.num_foreground_voxels_for_intensitystats = 1e5
+
+    return mock.patch.object(DatasetFingerprintExtractor, "__init__", initialise)
 
 
 def _networks_fit_into_memory() -> Any:

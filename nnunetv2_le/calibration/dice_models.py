@@ -17,13 +17,15 @@ References:
     1984 (the rule of one standard error).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit, logit
+from sklearn import config_context
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 
@@ -32,6 +34,7 @@ from nnunetv2_le.errors import InputError
 MIN_DICE = 0.005  # its log-odds stand for a Dice of 0
 _PENALTIES = np.logspace(-2, 4, 7)
 _INNER_FOLDS = 5
+_ALL_SCORES = "all scores"
 
 Scores = Mapping[str, Float[np.ndarray, "cases"]]
 
@@ -188,22 +191,36 @@ def choose_model(
         columns: of the linear model.
         seed: of the folds.
     """
-    simple = {score: np.full(len(dice), np.nan) for score in candidates}
-    rich = np.full(len(dice), np.nan)
+    fits: dict[str, Callable[..., DiceModel]] = {
+        score: partial(fit_isotonic, score=score) for score in candidates
+    }
+    if len(np.unique(groups)) >= len(columns):
+        fits[_ALL_SCORES] = partial(fit_linear, columns=columns)
+    # hundreds of small fits: scikit-learn's checks of what is checked here would take most of them
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        errors = _held_out_errors(fits, scores, dice, groups=groups, seed=seed)
+        best = candidates[0]
+        for other in fits:
+            if _is_clear(errors[best] - errors[other]):
+                best = other
+        return fits[best](scores, dice)
+
+
+def _held_out_errors(
+    fits: Mapping[str, Callable[..., DiceModel]],
+    scores: Scores,
+    dice: Float[np.ndarray, "cases"],
+    *,
+    groups: Int[np.ndarray, "cases"],
+    seed: int,
+) -> dict[str, Float[np.ndarray, "patients"]]:
+    """Errors of each model on folds of patients that it was not fitted on."""
+    predicted = {name: np.full(len(dice), np.nan) for name in fits}
     for training, held_out in group_folds(groups, _INNER_FOLDS, seed=seed):
         known, asked = rows(scores, training), rows(scores, held_out)
-        for score, odds in simple.items():
-            odds[held_out] = fit_isotonic(known, dice[training], score=score).predict(asked)
-        rich[held_out] = fit_linear(known, dice[training], columns=columns).predict(asked)
-    errors = {score: _errors(odds, dice, groups) for score, odds in simple.items()}
-    best = candidates[0]
-    for score in candidates[1:]:
-        if _is_clear(errors[best] - errors[score]):
-            best = score
-    gains = errors[best] - _errors(rich, dice, groups)
-    if len(gains) >= len(columns) and _is_clear(gains):
-        return fit_linear(scores, dice, columns=columns)
-    return fit_isotonic(scores, dice, score=best)
+        for name, fit in fits.items():
+            predicted[name][held_out] = fit(known, dice[training]).predict(asked)
+    return {name: _errors(odds, dice, groups) for name, odds in predicted.items()}
 
 
 def _is_clear(gains: Float[np.ndarray, "patients"]) -> bool:

@@ -22,7 +22,8 @@ from nnunetv2_le.cli.evaluate import main as evaluate
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.uncertainty.columns import JUDGED_COLUMNS
 
-pytestmark = pytest.mark.slow
+# what the fixtures of the module run is checked; tests that run the same once more are not
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
 
 MAPS = ("prediction_set", "inner_contour", "outer_contour", "entropy")
 
@@ -148,15 +149,15 @@ def test_evaluate_and_compare_read_the_new_columns(
 ) -> None:
     labelled = LabelledDataset(dataset.model, dataset.raw, dataset.split, dataset.raw / "imagesTr")
     assert labelled.predict(tmp_path / "out", "-maps") == 0
-    reference = str(dataset.raw / "labelsTr")
-    assert evaluate(["-pred", str(tmp_path / "out"), "-ref", reference]) == 0
+    common = ["-ref", str(dataset.raw / "labelsTr"), "-np", "1", "-num_bootstrap", "20"]
+    assert evaluate([*common, "-pred", str(tmp_path / "out")]) == 0
     scores = {row["score"] for row in rows(tmp_path / "out" / "evaluation" / "scores.csv")}
     assert {"predicted_dice", "out_of_distribution_quantile"} <= scores
     assert not {"flag", "flag_reason"} & scores
     cases = rows(tmp_path / "out" / "evaluation" / "cases.csv")
     assert {row["flag"] for row in cases} <= {"ok", "review", "out_of_distribution", "empty"}
     pair = [f"a={tmp_path / 'out'}", f"b={tmp_path / 'out'}"]
-    assert compare(["-pred", *pair, "-ref", reference, "-o", str(tmp_path / "both")]) == 0
+    assert compare([*common, "-pred", *pair, "-o", str(tmp_path / "both"), "--no_figures"]) == 0
 
 
 @pytest.mark.parametrize(

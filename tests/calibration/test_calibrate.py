@@ -17,7 +17,8 @@ from inference.model_folders import TinyModel
 from nnunetv2_le.calibration.calibration_file import read_calibration
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 
-pytestmark = pytest.mark.slow
+# what the fixtures of the module run is checked; tests that run the same once more are not
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
 
 MODEL = TinyModel(trainer="LayerEnsembleTrainer", stages=3, mirror_axes=(2,), num_folds=2)
 

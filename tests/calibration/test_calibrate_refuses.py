@@ -14,7 +14,8 @@ from inference.model_folders import TinyModel
 from nnunetv2_le.cli.calibrate import main
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 
-pytestmark = pytest.mark.slow
+# what the fixtures of the module run is checked; tests that run the same once more are not
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
 
 
 @pytest.fixture(scope="module")

@@ -325,13 +325,13 @@ def test_an_interrupted_run_keeps_what_is_done_and_goes_on(
 
 def test_signals_end_a_run_promptly_and_parts_run_side_by_side(model: Path, tmp_path: Path):
     """One test for all, because each process takes seconds to start."""
-    cases = [f"case_{number:02d}" for number in range(20)]
+    cases = [f"case_{number:02d}" for number in range(12)]
     source = runs.write_cases(tmp_path / "in", cases)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
     stopped = {number: runs.start(model, source, tmp_path / number.name) for number in signals}
     parts = [
-        runs.start(model, source, tmp_path / "parts", "-num_parts", "3", "-part_id", str(part))
-        for part in range(3)
+        runs.start(model, source, tmp_path / "parts", "-num_parts", "2", "-part_id", str(part))
+        for part in range(2)
     ]
     send_after_first_case(stopped, tmp_path)
     for number, process in stopped.items():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nnunetv2.evaluation.find_best_configuration import find_best_configuration
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing.model_export import export_pretrained_model
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
 from tests.conftest import NnunetFolders
@@ -33,13 +35,18 @@ REGIONS = TinyDataset(
 
 
 @pytest.fixture(scope="module")
-def models(module_nnunet_folders: NnunetFolders) -> dict[TinyDataset | str, Path]:
+def models(
+    module_nnunet_folders: NnunetFolders, progress_is_not_drawn: Any
+) -> dict[TinyDataset | str, Path]:
     """Folders of trained models: two folds with classes, one with regions, all validated."""
     folders: dict[TinyDataset | str, Path] = {}
     for dataset, folds in ((DATASET, (0, 1)), (REGIONS, (0,))):
         prepare(dataset, ["3d_fullres"])
         for fold in folds:
-            trainer = train(trainer_for(dataset, "3d_fullres", fold=fold))
+            trainer = trainer_for(dataset, "3d_fullres", fold=fold)
+            # what nnU-Net exports has the picture of the progress
+            with mock.patch.object(MetaLogger, "plot_progress_png", progress_is_not_drawn):
+                train(trainer)
             validate(trainer, npz=True)
             folders[dataset.name] = Path(trainer.output_folder_base)
     return folders
