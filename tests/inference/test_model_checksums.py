@@ -42,6 +42,9 @@ def test_weights_are_not_read_for_it(tmp_path: Path):
     assert [call.args[0].name for call in whole.call_args_list] == ["plans.json"]
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, "set_crc32_options"), reason="this torch always writes them"
+)
 def test_archives_without_checksums_are_read(tmp_path: Path):
     ours = model(tmp_path / "model")
     before = torch.serialization.get_crc32_options()
