@@ -184,7 +184,11 @@ def _load(trainer: Any, request: TrainRequest) -> None:
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
     from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
-    from nnunetv2_le.training.pretrained import carry_over_decoder_heads, read_weights
+    from nnunetv2_le.training.pretrained import (
+        carry_over_decoder_heads,
+        read_weights,
+        take_over_trunk,
+    )
 
     if request.only_validation:
         _checkpoint(trainer, "checkpoint_final.pth")
@@ -193,15 +197,12 @@ def _load(trainer: Any, request: TrainRequest) -> None:
     if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
         if request.continue_training:
             _require_own_checkpoint(trainer)
-        trainer.stock_checkpoint, file, weights = file, None, None
-    try:
-        maybe_load_checkpoint(
-            trainer, request.continue_training, request.only_validation, _text(file)
-        )
-    except AssertionError as error:
-        first_line = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{file} does not fit the network to train: {first_line}") from error
-    if weights is not None:
+        trainer.stock_checkpoint, weights = file, None
+    maybe_load_checkpoint(trainer, request.continue_training, request.only_validation)
+    if file is not None and weights is not None:
+        if not trainer.was_initialized:
+            trainer.initialize()
+        take_over_trunk(trainer.network, weights, file)
         carry_over_decoder_heads(trainer.network, weights)
 
 

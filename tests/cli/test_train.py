@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -124,6 +125,23 @@ def test_pretrained_weights_of_a_stock_checkpoint_reach_trunk_and_decoder_heads(
     for name, value in stock.network.state_dict().items():
         assert torch.equal(started[0][name], value), name
     assert "trunk and 4 tensors of decoder heads" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_pretrained_weights_that_a_gpu_wrote_start_a_training_without_one(
+    folders: NnunetFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = trainer_for(DATASET, "3d_fullres", trainer="nnUNetTrainer")
+    stock.initialize()
+    with mock.patch("torch.serialization.location_tag", return_value="cuda:0"):
+        stock.save_checkpoint(str(tmp_path / "stock.pth"))
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer.run_training",
+        mock.Mock(side_effect=KeyboardInterrupt),
+    )
+    assert call(f"1 3d_fullres 0 {TINY} -pretrained_weights {tmp_path}/stock.pth") == 130
 
 
 @pytest.mark.slow
