@@ -175,14 +175,12 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
     if not request.only_validation:
         trainer.run_training()
     if request.validate_best:
-        trainer.load_checkpoint(str(_checkpoint(trainer, "checkpoint_best.pth")))
+        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_best.pth"))
     trainer.perform_actual_validation(request.export_probabilities)
 
 
 def _load(trainer: Any, request: TrainRequest) -> None:
     """The checkpoint to continue, validate or start from, as nnU-Net's own command does it."""
-    from nnunetv2.run.run_training import maybe_load_checkpoint
-
     from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
     from nnunetv2_le.training.pretrained import (
         carry_over_decoder_heads,
@@ -190,20 +188,70 @@ def _load(trainer: Any, request: TrainRequest) -> None:
         take_over_trunk,
     )
 
-    if request.only_validation:
-        _checkpoint(trainer, "checkpoint_final.pth")
     file = request.pretrained_weights
     weights = None if file is None or request.only_validation else read_weights(file)
     if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
-        if request.continue_training:
-            _require_own_checkpoint(trainer)
         trainer.stock_checkpoint, weights = file, None
-    maybe_load_checkpoint(trainer, request.continue_training, request.only_validation)
-    if file is not None and weights is not None:
-        if not trainer.was_initialized:
-            trainer.initialize()
+    if request.only_validation:
+        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_final.pth"))
+    elif request.continue_training:
+        _continue(trainer, needs_one=isinstance(trainer, LayerEnsembleTrainerFrozen))
+    elif file is not None and weights is not None:
+        trainer.initialize()
         take_over_trunk(trainer.network, weights, file)
         carry_over_decoder_heads(trainer.network, weights)
+
+
+def _continue(trainer: Any, *, needs_one: bool) -> None:
+    """Load the checkpoint that nnU-Net would go on with.
+
+    Where there is none nnU-Net begins anew, for a retrofit with a model that was perhaps not named.
+    """
+    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    files = [file for name in names if (file := Path(trainer.output_folder) / name).is_file()]
+    if files:
+        _require_newest(files)
+        _load_checkpoint(trainer, files[0])
+    elif needs_one:
+        raise CheckpointError(
+            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
+            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
+        )
+    else:
+        logger.warning(
+            "No checkpoint to continue in %s: a new training starts.", trainer.output_folder
+        )
+
+
+def _require_newest(files: Sequence[Path]) -> None:
+    """Refuse to finish a training again after which another one was begun and interrupted.
+
+    nnU-Net would go on with the final checkpoint, which has nothing left to train, and remove the
+    latest one at its end.
+    """
+    first, *others = files
+    for other in others:
+        is_latest = other.stem == "checkpoint_latest"  # then the first one is checkpoint_final
+        if is_latest and other.stat().st_mtime > first.stat().st_mtime:
+            raise CheckpointError(
+                f"{first} is older than {other.name} beside it: a new training was interrupted, "
+                f"and --c would finish the old one and remove {other.name}. Move {first.name} "
+                "elsewhere to continue the new training, or validate the old one with --val."
+            )
+
+
+def _load_checkpoint(trainer: Any, file: Path) -> None:
+    if not trainer.was_initialized:
+        trainer.initialize()
+    try:
+        trainer.load_checkpoint(str(file))
+    except Exception as error:  # whatever torch meets in a file that is cut off, or of other plans
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{file} cannot be loaded ({type(error).__name__}: {reason}). If it was cut off while "
+            "it was written, remove it: --c takes checkpoint_final, else checkpoint_latest, else "
+            "checkpoint_best. If plans or trainer have changed since, train again."
+        ) from error
 
 
 def _checkpoint(trainer: Any, name: str) -> Path:
@@ -213,16 +261,6 @@ def _checkpoint(trainer: Any, name: str) -> Path:
             f"Validation needs {file}, which is missing. Finish the training first."
         )
     return file
-
-
-def _require_own_checkpoint(trainer: Any) -> None:
-    """nnU-Net begins anew where there is none, here with a model that was perhaps not named."""
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-    if not any((Path(trainer.output_folder) / name).is_file() for name in names):
-        raise CheckpointError(
-            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
-            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
-        )
 
 
 def _text(file: Path | None) -> str | None:

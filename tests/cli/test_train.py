@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,62 @@ def test_what_is_wrong_is_told_in_one_line(
     assert len(error) == 1
     assert error[0].startswith("nnUNetv2_le_train: ")
     assert message in error[0]
+
+
+@pytest.fixture
+def interrupted(folders: NnunetFolders) -> Path:
+    """A fold with nothing but the checkpoint of its first epoch."""
+    trainer = trainer_for(DATASET, "3d_fullres", fold=8)
+    trainer.initialize()
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_best.pth")
+    return Path(trainer.output_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("damage", ["empty", "cut off", "other plans"])
+def test_a_checkpoint_that_cannot_be_continued_is_named(
+    interrupted: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = interrupted / "checkpoint_best.pth"
+    if damage == "other plans":
+        content = torch.load(file, weights_only=False)
+        content["network_weights"]["decoder.seg_layers.1.bias"] = torch.zeros(7)
+        torch.save(content, file)
+    else:
+        file.write_bytes(file.read_bytes()[: 5000 if damage == "cut off" else 0])
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 1
+    error = capsys.readouterr().err
+    assert f"{file} cannot be loaded (" in error
+    assert "If it was cut off while it was written, remove it" in error
+    assert "unexpected" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_finished_training_does_not_hide_a_later_one_that_was_interrupted(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    final, latest = (interrupted / f"checkpoint_{name}.pth" for name in ("final", "latest"))
+    for file in (final, latest):
+        shutil.copy(interrupted / "checkpoint_best.pth", file)
+    os.utime(final, (1, 1))
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 1
+    error = capsys.readouterr().err
+    assert f"{final} is older than checkpoint_latest.pth beside it" in error
+    assert latest.is_file()
+    os.utime(latest, (1, 1))  # a training that was ended just before nnU-Net removes it
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 0
+    assert not latest.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_nothing_to_continue_is_said(
+    folders: NnunetFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(f"1 3d_fullres 9 {TINY} --c") == 0
+    assert "No checkpoint to continue in " in capsys.readouterr().err
 
 
 def test_lengths_and_seed_are_refused_with_several_gpus(
