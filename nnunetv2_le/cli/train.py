@@ -22,7 +22,12 @@ from nnunetv2_le.cli.train_arguments import (
     add_train_arguments,
     build_request,
 )
-from nnunetv2_le.errors import CheckpointError, ModelFolderError, SettingError
+from nnunetv2_le.errors import (
+    CheckpointError,
+    LayerEnsembleError,
+    ModelFolderError,
+    SettingError,
+)
 
 logger = logging.getLogger("nnunetv2_le.cli.train")
 
@@ -59,7 +64,7 @@ def run(request: TrainRequest) -> None:
     _require_settings(_require_trainer(request.trainer), request)
     _set_up_device(request)
     if request.num_gpus > 1:
-        _train_on_several_gpus(request, dataset.name)
+        _train_on_several_gpus(request, dataset)
     else:
         _train(request, dataset.name, fold=fold)
 
@@ -116,39 +121,61 @@ def _set_up_device(request: TrainRequest) -> None:
     elif request.device == "cuda":
         if not torch.cuda.is_available():
             raise SettingError("No GPU was found (-device cuda). Train with -device cpu or mps.")
+        if (count := torch.cuda.device_count()) < request.num_gpus:
+            raise SettingError(f"-num_gpus {request.num_gpus} is more than torch sees: {count}.")
         torch.set_num_threads(1)
         with suppress(RuntimeError):  # too late once torch has started threads
             torch.set_num_interop_threads(1)
         torch.backends.cudnn.deterministic = False
         torch.backends.cudnn.benchmark = True
+    elif not torch.backends.mps.is_available():
+        raise SettingError("No Apple GPU was found (-device mps). Train with -device cpu.")
     if request.seed is not None:
         random.seed(request.seed)
         np.random.seed(request.seed)
         torch.manual_seed(request.seed)
 
 
-def _train_on_several_gpus(request: TrainRequest, dataset: str) -> None:
+def _train_on_several_gpus(request: TrainRequest, dataset: Path) -> None:
     from nnunetv2.run.run_training import run_training
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
+    from nnunetv2_le.training.preconditions import require_batch_for
+
+    require_batch_for(
+        request.num_gpus, dataset / f"{request.plans}.json", configuration=request.configuration
+    )
     if request.pretrained_weights is not None:
         from nnunetv2_le.training.pretrained import read_weights
 
         read_weights(request.pretrained_weights)
         logger.warning("With several GPUs the trunk alone starts from -pretrained_weights.")
-    run_training(
-        dataset,
-        request.configuration,
-        request.fold,
-        request.trainer,
-        request.plans,
-        _text(request.pretrained_weights),
-        request.num_gpus,
-        request.export_probabilities,
-        request.continue_training,
-        request.only_validation,
-        request.disable_checkpointing,
-        request.validate_best,
-    )
+    try:
+        run_training(
+            dataset.name,
+            request.configuration,
+            request.fold,
+            request.trainer,
+            request.plans,
+            _text(request.pretrained_weights),
+            request.num_gpus,
+            request.export_probabilities,
+            request.continue_training,
+            request.only_validation,
+            request.disable_checkpointing,
+            request.validate_best,
+        )
+    except ProcessRaisedException as error:
+        raise LayerEnsembleError(
+            f"The process of GPU {error.error_index} ended with {_end_of_traceback(str(error))}"
+        ) from error
+
+
+def _end_of_traceback(text: str) -> str:
+    """The error at the end of a traceback, which is all that is left of it from another process."""
+    lines = text.strip().splitlines()
+    last_code = max((n for n, line in enumerate(lines) if line.startswith(" ")), default=-1)
+    return "\n".join(lines[last_code + 1 :]) or lines[-1]
 
 
 def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:

@@ -98,7 +98,7 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
         return file / "checkpoint_final.pth"
 
     def _finished_trainer(self) -> str:
-        """Whose model the heads are trained on; a checkpoint of theirs knows it for --c and --val."""
+        """Whose model the heads are trained on; their checkpoint knows it, for --c and --val."""
         if self.stock_checkpoint is not None:
             named = read_trainer_name(self.stock_checkpoint)
         else:

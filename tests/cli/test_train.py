@@ -266,6 +266,64 @@ def test_lengths_and_seed_are_refused_with_several_gpus(
     assert "-num_epochs, -seed cannot reach the processes" in capsys.readouterr().err
 
 
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for name in ("deterministic", "benchmark"):  # the command sets them
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("num_gpus", "message"),
+    [
+        (4, "-num_gpus 4 is more than torch sees: 3."),
+        (3, "3 GPUs share the batch of '3d_fullres', which has 2 images. Train with -num_gpus 2"),
+    ],
+)
+def test_too_many_gpus_are_refused(
+    folders: NnunetFolders,
+    three_gpus: None,
+    num_gpus: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(f"1 3d_fullres 0 -num_gpus {num_gpus}") == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_what_goes_wrong_in_the_process_of_a_gpu_is_told_without_its_traceback(
+    folders: NnunetFolders,
+    three_gpus: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        text = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call "
+        text += 'last):\n  File "a.py", line 1, in wrap\n    fn()\na.b.CheckpointError: no\nmodel.'
+        raise torch.multiprocessing.ProcessRaisedException(text, 1, 2)
+
+    monkeypatch.setattr(run_training, "run_training", fail)
+    assert call("1 3d_fullres 0 -num_gpus 2") == 1
+    assert capsys.readouterr().err == (
+        "nnUNetv2_le_train: The process of GPU 1 ended with a.b.CheckpointError: no model.\n"
+    )
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_missing_apple_gpu_is_told_in_one_line(
+    folders: NnunetFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("1 3d_fullres 0 -device mps") == 1
+    assert "No Apple GPU was found (-device mps)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
 def test_a_missing_variable_is_told_in_one_line(
     nnunet_folders: NnunetFolders,
