@@ -99,10 +99,9 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
 
     def _finished_trainer(self) -> str:
         """Whose model the heads are trained on; their checkpoint knows it, for --c and --val."""
-        if self.stock_checkpoint is not None:
+        named = self.my_init_kwargs.get(_FINISHED_TRAINER)
+        if named is None and self.stock_checkpoint is not None:
             named = read_trainer_name(self.stock_checkpoint)
-        else:
-            named = self.my_init_kwargs.get(_FINISHED_TRAINER)
         return named or self.stock_trainer
 
     def _renamed(self, model_folder: str, trainer: str) -> str:
