@@ -22,7 +22,12 @@ from nnunetv2_le.cli.train_arguments import (
     add_train_arguments,
     build_request,
 )
-from nnunetv2_le.errors import CheckpointError, ModelFolderError, SettingError
+from nnunetv2_le.errors import (
+    CheckpointError,
+    LayerEnsembleError,
+    ModelFolderError,
+    SettingError,
+)
 
 logger = logging.getLogger("nnunetv2_le.cli.train")
 
@@ -59,7 +64,7 @@ def run(request: TrainRequest) -> None:
     _require_settings(_require_trainer(request.trainer), request)
     _set_up_device(request)
     if request.num_gpus > 1:
-        _train_on_several_gpus(request, dataset.name)
+        _train_on_several_gpus(request, dataset)
     else:
         _train(request, dataset.name, fold=fold)
 
@@ -116,39 +121,61 @@ def _set_up_device(request: TrainRequest) -> None:
     elif request.device == "cuda":
         if not torch.cuda.is_available():
             raise SettingError("No GPU was found (-device cuda). Train with -device cpu or mps.")
+        if (count := torch.cuda.device_count()) < request.num_gpus:
+            raise SettingError(f"-num_gpus {request.num_gpus} is more than torch sees: {count}.")
         torch.set_num_threads(1)
         with suppress(RuntimeError):  # too late once torch has started threads
             torch.set_num_interop_threads(1)
         torch.backends.cudnn.deterministic = False
         torch.backends.cudnn.benchmark = True
+    elif not torch.backends.mps.is_available():
+        raise SettingError("No Apple GPU was found (-device mps). Train with -device cpu.")
     if request.seed is not None:
         random.seed(request.seed)
         np.random.seed(request.seed)
         torch.manual_seed(request.seed)
 
 
-def _train_on_several_gpus(request: TrainRequest, dataset: str) -> None:
+def _train_on_several_gpus(request: TrainRequest, dataset: Path) -> None:
     from nnunetv2.run.run_training import run_training
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
+    from nnunetv2_le.training.preconditions import require_batch_for
+
+    require_batch_for(
+        request.num_gpus, dataset / f"{request.plans}.json", configuration=request.configuration
+    )
     if request.pretrained_weights is not None:
         from nnunetv2_le.training.pretrained import read_weights
 
         read_weights(request.pretrained_weights)
         logger.warning("With several GPUs the trunk alone starts from -pretrained_weights.")
-    run_training(
-        dataset,
-        request.configuration,
-        request.fold,
-        request.trainer,
-        request.plans,
-        _text(request.pretrained_weights),
-        request.num_gpus,
-        request.export_probabilities,
-        request.continue_training,
-        request.only_validation,
-        request.disable_checkpointing,
-        request.validate_best,
-    )
+    try:
+        run_training(
+            dataset.name,
+            request.configuration,
+            request.fold,
+            request.trainer,
+            request.plans,
+            _text(request.pretrained_weights),
+            request.num_gpus,
+            request.export_probabilities,
+            request.continue_training,
+            request.only_validation,
+            request.disable_checkpointing,
+            request.validate_best,
+        )
+    except ProcessRaisedException as error:
+        raise LayerEnsembleError(
+            f"The process of GPU {error.error_index} ended with {_end_of_traceback(str(error))}"
+        ) from error
+
+
+def _end_of_traceback(text: str) -> str:
+    """The error at the end of a traceback, which is all that is left of it from another process."""
+    lines = text.strip().splitlines()
+    last_code = max((n for n, line in enumerate(lines) if line.startswith(" ")), default=-1)
+    return "\n".join(lines[last_code + 1 :]) or lines[-1]
 
 
 def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
@@ -175,34 +202,83 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
     if not request.only_validation:
         trainer.run_training()
     if request.validate_best:
-        trainer.load_checkpoint(str(_checkpoint(trainer, "checkpoint_best.pth")))
+        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_best.pth"))
     trainer.perform_actual_validation(request.export_probabilities)
 
 
 def _load(trainer: Any, request: TrainRequest) -> None:
     """The checkpoint to continue, validate or start from, as nnU-Net's own command does it."""
-    from nnunetv2.run.run_training import maybe_load_checkpoint
-
     from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
-    from nnunetv2_le.training.pretrained import carry_over_decoder_heads, read_weights
+    from nnunetv2_le.training.pretrained import (
+        carry_over_decoder_heads,
+        read_weights,
+        take_over_trunk,
+    )
 
-    if request.only_validation:
-        _checkpoint(trainer, "checkpoint_final.pth")
     file = request.pretrained_weights
     weights = None if file is None or request.only_validation else read_weights(file)
     if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
-        if request.continue_training:
-            _require_own_checkpoint(trainer)
-        trainer.stock_checkpoint, file, weights = file, None, None
-    try:
-        maybe_load_checkpoint(
-            trainer, request.continue_training, request.only_validation, _text(file)
-        )
-    except AssertionError as error:
-        first_line = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{file} does not fit the network to train: {first_line}") from error
-    if weights is not None:
+        trainer.stock_checkpoint, weights = file, None
+    if request.only_validation:
+        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_final.pth"))
+    elif request.continue_training:
+        _continue(trainer, needs_one=isinstance(trainer, LayerEnsembleTrainerFrozen))
+    elif file is not None and weights is not None:
+        trainer.initialize()
+        take_over_trunk(trainer.network, weights, file)
         carry_over_decoder_heads(trainer.network, weights)
+
+
+def _continue(trainer: Any, *, needs_one: bool) -> None:
+    """Load the checkpoint that nnU-Net would go on with.
+
+    Where there is none nnU-Net begins anew, for a retrofit with a model that was perhaps not named.
+    """
+    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    files = [file for name in names if (file := Path(trainer.output_folder) / name).is_file()]
+    if files:
+        _require_newest(files)
+        _load_checkpoint(trainer, files[0])
+    elif needs_one:
+        raise CheckpointError(
+            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
+            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
+        )
+    else:
+        logger.warning(
+            "No checkpoint to continue in %s: a new training starts.", trainer.output_folder
+        )
+
+
+def _require_newest(files: Sequence[Path]) -> None:
+    """Refuse to finish a training again after which another one was begun and interrupted.
+
+    nnU-Net would go on with the final checkpoint, which has nothing left to train, and remove the
+    latest one at its end.
+    """
+    first, *others = files
+    for other in others:
+        is_latest = other.stem == "checkpoint_latest"  # then the first one is checkpoint_final
+        if is_latest and other.stat().st_mtime > first.stat().st_mtime:
+            raise CheckpointError(
+                f"{first} is older than {other.name} beside it: a new training was interrupted, "
+                f"and --c would finish the old one and remove {other.name}. Move {first.name} "
+                "elsewhere to continue the new training, or validate the old one with --val."
+            )
+
+
+def _load_checkpoint(trainer: Any, file: Path) -> None:
+    if not trainer.was_initialized:
+        trainer.initialize()
+    try:
+        trainer.load_checkpoint(str(file))
+    except Exception as error:  # whatever torch meets in a file that is cut off, or of other plans
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{file} cannot be loaded ({type(error).__name__}: {reason}). If it was cut off while "
+            "it was written, remove it: --c takes checkpoint_final, else checkpoint_latest, else "
+            "checkpoint_best. If plans or trainer have changed since, train again."
+        ) from error
 
 
 def _checkpoint(trainer: Any, name: str) -> Path:
@@ -212,16 +288,6 @@ def _checkpoint(trainer: Any, name: str) -> Path:
             f"Validation needs {file}, which is missing. Finish the training first."
         )
     return file
-
-
-def _require_own_checkpoint(trainer: Any) -> None:
-    """nnU-Net begins anew where there is none, here with a model that was perhaps not named."""
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-    if not any((Path(trainer.output_folder) / name).is_file() for name in names):
-        raise CheckpointError(
-            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
-            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
-        )
 
 
 def _text(file: Path | None) -> str | None:

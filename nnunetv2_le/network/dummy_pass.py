@@ -24,7 +24,8 @@ class DummyPass:
         result: what the network gave.
         outputs: what each layer gave, once a run, in the order in which layers finished: a tensor
             without values (on the device ``meta``), or in words what else it was.
-        likes: an empty tensor of the type and on the device of what each layer gave.
+        likes: an empty tensor on the device of what each layer gave, of its type, or where no
+            parameter has that type (a network that switches autocast on by itself) of theirs.
         changed: layers whose output a later one changed in place.
         space: spatial size of the image.
     """
@@ -61,11 +62,12 @@ def run_dummy_pass(model: nn.Module, example: Example) -> DummyPass:
         without_autocast(image.device),
     ):
         result = model(*inputs)
+    types = {p.dtype: None for p in model.parameters() if p.is_floating_point()}
     return DummyPass(
         result,
         {name: [_without_values(run.output) for run in runs] for name, runs in seen.items()},
         {
-            name: runs[-1].output.new_empty(0)
+            name: _like(runs[-1].output, list(types))
             for name, runs in seen.items()
             if isinstance(runs[-1].output, Tensor)
         },
@@ -100,6 +102,11 @@ class _Seen:
 def _version(output: Any) -> int:
     """Torch's count of changes in place; tensors of inference mode have none."""
     return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
+
+
+def _like(output: Tensor, types: Sequence[torch.dtype]) -> Tensor:
+    own = output.dtype
+    return output.new_empty(0, dtype=own if own in types or not types else types[0])
 
 
 def _without_values(output: Any) -> Tensor | str:

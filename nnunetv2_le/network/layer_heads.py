@@ -1,6 +1,7 @@
 """Heads on feature maps of any network: for maps (segmentation) and for vectors (classes)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,7 +31,7 @@ class MapHead(nn.Module):
         self, features: Float[Tensor, "batch channels *coarse"], size: Sequence[int]
     ) -> Float[Tensor, "batch outputs *space"]:
         """The layer's prediction at the size of the network's own."""
-        return upsample(self.head(features), size)
+        return upsample(self.head(_fitting(features, self.head)), size)
 
 
 class VectorHead(nn.Module):
@@ -50,7 +51,7 @@ class VectorHead(nn.Module):
         self, features: Float[Tensor, "batch channels *coarse"], size: Sequence[int]
     ) -> Float[Tensor, "batch ..."]:
         """The layer's prediction in the shape of the network's own, (batch, *size)."""
-        values: Tensor = self.head(torch.flatten(features, 2).mean(2))
+        values: Tensor = self.head(_fitting(torch.flatten(features, 2).mean(2), self.head))
         return values if size else values[:, 0]
 
 
@@ -66,6 +67,16 @@ def make_head(channels: int, own: Tensor, *, like: Tensor) -> nn.Module:
     if own.ndim > 2:
         return MapHead(channels, own.shape[1], axes=own.ndim - 2, like=like)
     return VectorHead(channels, own.shape[1] if own.ndim > 1 else 1, like=like)
+
+
+def _fitting(features: Tensor, head: Any) -> Tensor:
+    """Features in the type of the head, unless autocast sees to that.
+
+    A network that switches autocast on in its own forward gives them in half precision.
+    """
+    if torch.is_autocast_enabled(features.device.type):
+        return features
+    return features.to(head.weight.dtype)
 
 
 def head_size(own: Tensor) -> tuple[int, ...]:

@@ -65,6 +65,12 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
         super().on_train_start()
         if self.local_rank != 0 or self.disable_checkpointing:
             return
+        if self.current_epoch >= self.num_epochs:
+            self._take_back()
+        else:
+            self._put_aside()
+
+    def _put_aside(self) -> None:
         folder = Path(self.output_folder)
         stale = [file for file in folder.glob(_KEPT) if _epoch(file) >= self.current_epoch]
         if any(folder.glob(f"{_EARLIER}{_KEPT}")):
@@ -78,6 +84,20 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
             for file in stale:
                 os.replace(file, file.with_name(f"{_EARLIER}{file.name}"))
 
+    def _take_back(self) -> None:
+        """The finished training is continued (``--c``): a later one that was given up goes.
+
+        Every training keeps its last epoch, so the members are the later one's if that is missing.
+        """
+        folder = Path(self.output_folder)
+        kept, earlier = list(folder.glob(_KEPT)), list(folder.glob(f"{_EARLIER}{_KEPT}"))
+        if not earlier or any(_epoch(file) == self.num_epochs - 1 for file in kept):
+            return
+        for file in kept:
+            file.unlink()
+        for file in earlier:
+            os.replace(file, file.with_name(file.name.removeprefix(_EARLIER)))
+
     def on_train_end(self) -> None:
         """Remove what an earlier training kept."""
         super().on_train_end()
@@ -86,12 +106,17 @@ class CyclicLearningRateTrainer(OwnLengthTrainer):
                 file.unlink()
 
     def on_epoch_end(self) -> None:
-        """Keep a checkpoint, if the rule says so."""
-        epoch = self.current_epoch
+        """Keep a checkpoint, if the rule says so.
+
+        Before nnU-Net writes its own: a training that ends between the two goes on with this epoch,
+        not with the next one and a member less.
+        """
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            self._keep(self.current_epoch)
         super().on_epoch_end()
+
+    def _keep(self, epoch: int) -> None:
         cycles = {"num_epochs": self.num_epochs, "num_cycles": self.num_cycles}
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return
         if is_kept(epoch, **cycles, rule=self.keep_checkpoints):
             digits = max(3, len(str(self.num_epochs - 1)))
             cycle = place_in_cycle(epoch, **cycles).cycle

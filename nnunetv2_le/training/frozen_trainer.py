@@ -15,6 +15,8 @@ from nnunetv2_le.training.pretrained import (
     take_over_finished_network,
 )
 
+_FINISHED_TRAINER = "finished_trainer"  # among what nnU-Net keeps in a checkpoint as init_args
+
 
 class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
     """Trains the heads of a layer ensemble on a finished network that does not change.
@@ -39,16 +41,16 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
     def folder_with_segs_from_previous_stage(self) -> str | None:
         """Segmentations of a cascade's previous stage: those that the finished model saw.
 
-        nnU-Net looks for those of a trainer of the same name; a retrofit seldom has them. Then it
-        takes those of the trainer of the finished model.
+        nnU-Net looks for those of a trainer of the same name. A retrofit seldom has them, and not
+        of every case if the previous stage had its heads trained for some folds alone.
         """
         own = self._own_previous_stage
-        if own is None or Path(own).is_dir():
-            return own
-        named = self.stock_checkpoint and read_trainer_name(self.stock_checkpoint)
+        if own is None:
+            return None
         model, *below = Path(own).parts[-3:]
-        stock = Path(own).parents[2] / self._renamed(model, named or self.stock_trainer)
-        return str(stock.joinpath(*below))
+        stock = Path(own).parents[2] / self._renamed(model, self._finished_trainer())
+        folder = stock.joinpath(*below)
+        return own if Path(own).is_dir() and not folder.is_dir() else str(folder)
 
     @folder_with_segs_from_previous_stage.setter
     def folder_with_segs_from_previous_stage(self, folder: str | None) -> None:
@@ -71,6 +73,7 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
         if self.current_epoch == 0:
             file = self._finished_model()
             take_over_finished_network(self.network, read_weights(file), file)
+            self.my_init_kwargs[_FINISHED_TRAINER] = read_trainer_name(file)
             self.print_to_log_file(f"Heads are trained on the finished network of {file}.")
         super().on_train_start()
 
@@ -93,6 +96,13 @@ class LayerEnsembleTrainerFrozen(LayerEnsembleTrainer):
                 "nnUNetv2_le_train --frozen -pretrained_weights FILE"
             )
         return file / "checkpoint_final.pth"
+
+    def _finished_trainer(self) -> str:
+        """Whose model the heads are trained on; their checkpoint knows it, for --c and --val."""
+        named = self.my_init_kwargs.get(_FINISHED_TRAINER)
+        if named is None and self.stock_checkpoint is not None:
+            named = read_trainer_name(self.stock_checkpoint)
+        return named or self.stock_trainer
 
     def _renamed(self, model_folder: str, trainer: str) -> str:
         """The name of the model folder of another trainer with the same plans."""

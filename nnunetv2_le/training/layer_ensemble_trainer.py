@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from nnunetv2_le.errors import SettingError
 from nnunetv2_le.network.layer_ensemble_unet import Granularity, LayerEnsembleUNet
 from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer
 from nnunetv2_le.training.losses import SummedHeadLoss
@@ -49,18 +50,28 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
             network.extra_heads.apply(initialize)
         return network
 
-    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        """One target at full resolution: every head is compared with it."""
+    def initialize(self) -> None:
+        """Build network, optimizer and loss.
+
+        Raises:
+            SettingError: a subclass switched deep supervision off.
+        """
         if not self.enable_deep_supervision:
-            return None
+            raise SettingError(
+                f"{type(self).__name__} switches nnU-Net's deep supervision off "
+                "(enable_deep_supervision), by which the heads of a layer ensemble learn: most of "
+                "them would stay as they start. Leave it on."
+            )
+        super().initialize()
+
+    def _get_deep_supervision_scales(self) -> list[list[float]]:
+        """One target at full resolution: every head is compared with it."""
         return [[1.0] * len(self.configuration_manager.patch_size)]
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net's compound loss for each head, summed over heads."""
-        deep_supervision: bool = self.enable_deep_supervision  # type: ignore[has-type]
         self.enable_deep_supervision = False  # nnU-Net's loss for one output, without its weights
         try:
-            loss: nn.Module = super()._build_loss()
+            return SummedHeadLoss(super()._build_loss())
         finally:
-            self.enable_deep_supervision = deep_supervision
-        return SummedHeadLoss(loss) if deep_supervision else loss
+            self.enable_deep_supervision = True

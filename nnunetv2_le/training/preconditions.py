@@ -92,6 +92,25 @@ def require_configuration(dataset: Path, plans: str, *, configuration: str) -> N
         )
 
 
+def require_batch_for(num_gpus: int, plans: Path, *, configuration: str) -> None:
+    """An image of the batch for each GPU.
+
+    Args:
+        num_gpus: GPUs that share the batch.
+        plans: file of the plans.
+        configuration: for example ``3d_fullres``.
+
+    Raises:
+        SettingError: there are fewer images.
+    """
+    batch = _inherited(_configurations(plans), configuration).get("batch_size")
+    if isinstance(batch, int) and batch < num_gpus:
+        raise SettingError(
+            f"{num_gpus} GPUs share the batch of {configuration!r}, which has {batch} images. "
+            f"Train with -num_gpus {batch}, or raise batch_size in {plans}."
+        )
+
+
 def require_previous_stage(trainer: Any, *, only_validation: bool = False) -> None:
     """Segmentations of the previous stage, for every case of the fold of a cascade.
 

@@ -1,9 +1,10 @@
-"""What a checkpoint can start a network with, beyond what nnU-Net's own loader carries over.
+"""What a checkpoint can start a network with.
 
-nnU-Net's loader takes the trunk and skips every parameter with ``.seg_layers.`` in its name, for a
-new task has other classes. The decoder heads of a layer ensemble and the first copy of a multi-head
-network are nnU-Net's own, so where the number of classes is the same they can start from the
-checkpoint too.
+The trunk by nnU-Net's rule: every parameter but those with ``.seg_layers.`` in their name, for a
+new task has other classes. nnU-Net's own loader wants the device that wrote the file, so that a
+model of a GPU cannot start a training without one. The decoder heads of a layer ensemble and the
+first copy of a multi-head network are nnU-Net's own, so where the number of classes is the same
+they can start from the checkpoint too.
 """
 
 import logging
@@ -21,6 +22,7 @@ from nnunetv2_le.training.base_trainers import unwrap
 
 logger = logging.getLogger(__name__)
 
+_HEADS = ".seg_layers."  # in the names that nnU-Net's loader leaves out
 _DECODER_HEADS = "decoder.seg_layers."
 
 
@@ -60,10 +62,33 @@ def _read(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def take_over_trunk(network: nn.Module, weights: dict[str, Any], file: Path) -> None:
+    """Fill a network, all but its heads, from a checkpoint: nnU-Net's rule of pretrained weights.
+
+    Args:
+        network: the trainer's network, of any architecture, with or without wrappers.
+        weights: network weights of a checkpoint.
+        file: where they come from, for the error.
+
+    Raises:
+        CheckpointError: a parameter is missing or has another shape.
+    """
+    bare = unwrap(network)
+    own = bare.state_dict()
+    needed = [name for name in own if _HEADS not in name]
+    for name in needed:
+        if (problem := _misfit(name, weights, own)) is not None:
+            raise CheckpointError(
+                f"{file} does not fit the network to train: {problem}. Name a checkpoint of the "
+                "same architecture, or of a configuration with the same one."
+            )
+    bare.load_state_dict(own | {name: weights[name] for name in needed})
+
+
 def carry_over_decoder_heads(network: nn.Module, weights: dict[str, Any]) -> tuple[str, ...]:
     """Copy the decoder heads of a checkpoint into a network of ours, where shapes are equal.
 
-    Other networks are left as nnU-Net's loader made them.
+    Other networks are left as they are.
 
     Args:
         network: the trainer's network, with or without wrappers.
@@ -107,13 +132,10 @@ def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file
     own = bare.state_dict()
     needed = [name for name in own if not name.startswith("extra_heads.")]
     for name in needed:
-        found = weights.get(name)
-        if found is None or found.shape != own[name].shape:
-            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
+        if (problem := _misfit(name, weights, own)) is not None:
             raise CheckpointError(
-                f"{file} is no finished model of these plans and labels: {name} {what}, expected "
-                f"{tuple(own[name].shape)}. Name a checkpoint of the same data set, plans and "
-                "configuration."
+                f"{file} is no finished model of these plans and labels: {problem}. Name a "
+                "checkpoint of the same data set, plans and configuration."
             )
     if more := [name for name in weights if name not in needed]:
         raise CheckpointError(
@@ -122,3 +144,12 @@ def take_over_finished_network(network: nn.Module, weights: dict[str, Any], file
             "with nnU-Net's own network, such as nnUNetTrainer."
         )
     bare.load_state_dict(own | {name: weights[name] for name in needed})
+
+
+def _misfit(name: str, weights: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """Why a checkpoint cannot give a network one of its parameters."""
+    found, expected = weights.get(name), tuple(own[name].shape)
+    if found is not None and tuple(found.shape) == expected:
+        return None
+    what = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
+    return f"{name} {what}, expected {expected}"

@@ -1,8 +1,10 @@
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -128,6 +130,23 @@ def test_pretrained_weights_of_a_stock_checkpoint_reach_trunk_and_decoder_heads(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_pretrained_weights_that_a_gpu_wrote_start_a_training_without_one(
+    folders: NnunetFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = trainer_for(DATASET, "3d_fullres", trainer="nnUNetTrainer")
+    stock.initialize()
+    with mock.patch("torch.serialization.location_tag", return_value="cuda:0"):
+        stock.save_checkpoint(str(tmp_path / "stock.pth"))
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer.run_training",
+        mock.Mock(side_effect=KeyboardInterrupt),
+    )
+    assert call(f"1 3d_fullres 0 {TINY} -pretrained_weights {tmp_path}/stock.pth") == 130
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_pretrained_weights_of_another_network_are_one_line(
     folders: NnunetFolders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,11 +203,125 @@ def test_what_is_wrong_is_told_in_one_line(
     assert message in error[0]
 
 
+@pytest.fixture
+def interrupted(folders: NnunetFolders) -> Path:
+    """A fold with nothing but the checkpoint of its first epoch."""
+    trainer = trainer_for(DATASET, "3d_fullres", fold=8)
+    trainer.initialize()
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_best.pth")
+    return Path(trainer.output_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("damage", ["empty", "cut off", "other plans"])
+def test_a_checkpoint_that_cannot_be_continued_is_named(
+    interrupted: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = interrupted / "checkpoint_best.pth"
+    if damage == "other plans":
+        content = torch.load(file, weights_only=False)
+        content["network_weights"]["decoder.seg_layers.1.bias"] = torch.zeros(7)
+        torch.save(content, file)
+    else:
+        file.write_bytes(file.read_bytes()[: 5000 if damage == "cut off" else 0])
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 1
+    error = capsys.readouterr().err
+    assert f"{file} cannot be loaded (" in error
+    assert "If it was cut off while it was written, remove it" in error
+    assert "unexpected" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_finished_training_does_not_hide_a_later_one_that_was_interrupted(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    final, latest = (interrupted / f"checkpoint_{name}.pth" for name in ("final", "latest"))
+    for file in (final, latest):
+        shutil.copy(interrupted / "checkpoint_best.pth", file)
+    os.utime(final, (1, 1))
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 1
+    error = capsys.readouterr().err
+    assert f"{final} is older than checkpoint_latest.pth beside it" in error
+    assert latest.is_file()
+    os.utime(latest, (1, 1))  # a training that was ended just before nnU-Net removes it
+    assert call(f"1 3d_fullres 8 {TINY} --c") == 0
+    assert not latest.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_nothing_to_continue_is_said(
+    folders: NnunetFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(f"1 3d_fullres 9 {TINY} --c") == 0
+    assert "No checkpoint to continue in " in capsys.readouterr().err
+
+
 def test_lengths_and_seed_are_refused_with_several_gpus(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call("1 3d_fullres 0 -num_gpus 2 -num_epochs 3 -seed 1") == 1
     assert "-num_epochs, -seed cannot reach the processes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for name in ("deterministic", "benchmark"):  # the command sets them
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("num_gpus", "message"),
+    [
+        (4, "-num_gpus 4 is more than torch sees: 3."),
+        (3, "3 GPUs share the batch of '3d_fullres', which has 2 images. Train with -num_gpus 2"),
+    ],
+)
+def test_too_many_gpus_are_refused(
+    folders: NnunetFolders,
+    three_gpus: None,
+    num_gpus: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(f"1 3d_fullres 0 -num_gpus {num_gpus}") == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_what_goes_wrong_in_the_process_of_a_gpu_is_told_without_its_traceback(
+    folders: NnunetFolders,
+    three_gpus: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        text = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call "
+        text += 'last):\n  File "a.py", line 1, in wrap\n    fn()\na.b.CheckpointError: no\nmodel.'
+        raise torch.multiprocessing.ProcessRaisedException(text, 1, 2)
+
+    monkeypatch.setattr(run_training, "run_training", fail)
+    assert call("1 3d_fullres 0 -num_gpus 2") == 1
+    assert capsys.readouterr().err == (
+        "nnUNetv2_le_train: The process of GPU 1 ended with a.b.CheckpointError: no model.\n"
+    )
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_missing_apple_gpu_is_told_in_one_line(
+    folders: NnunetFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("1 3d_fullres 0 -device mps") == 1
+    assert "No Apple GPU was found (-device mps)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])

@@ -352,6 +352,26 @@ def test_an_ensemble_that_is_built_in_autocast_is_as_one_that_is_not():
     ensemble(_images())["fine"].sum().backward()
 
 
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_network_can_switch_autocast_on_by_itself(task, at_once):
+    class Mixed(TwoScales):
+        is_on = at_once  # on a GPU, for example
+
+        def forward(self, images):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_on):
+                logits = super().forward(images).float()
+            return logits if task == "segmentation" else logits.mean((2, 3))
+
+    network = Mixed()
+    ensemble = _ensemble(network, task=task)
+    network.is_on = True
+    assert {value.dtype for value in ensemble.parameters()} == {torch.float32}
+    predictions = ensemble(_images())
+    assert {value.dtype for value in predictions.values()} == {torch.float32}
+    sum(value.sum() for value in predictions.values()).backward()
+
+
 def test_a_layer_can_be_named_by_its_second_name():
     network = TwoScales()
     network.thin = network.fine

@@ -153,6 +153,37 @@ def test_a_training_that_is_given_up_leaves_what_an_earlier_one_kept(trained: An
     assert not list(Path(first.output_folder).glob("earlier_*"))
 
 
+def test_a_finished_training_that_is_continued_has_its_members_back(trained: Any) -> None:
+    """After a new one was given up: nnU-Net's --c prefers the final checkpoint."""
+    whole = read_weights(Path(train(make(fold="all")).output_folder) / KEPT[0])
+    stop_at(make(fold="all"), 4)
+    finished = make(fold="all", continue_training=True)
+    maybe_load_checkpoint(finished, continue_training=True, validation_only=False)
+    assert finished.current_epoch == EPOCHS
+    assert kept(train(finished)) == KEPT
+    assert_same_weights(read_weights(Path(finished.output_folder) / KEPT[0]), whole)
+
+
+def test_a_training_that_ends_while_it_saves_lacks_no_member(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = make(fold=3)
+    stopped.save_every = 2  # checkpoint_latest after the last epoch of a cycle
+    save = stopped.save_checkpoint
+
+    def save_and_stop(file: str) -> None:
+        save(file)
+        if file.endswith("latest.pth"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped, "save_checkpoint", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run_training()
+    more = make(fold=3, continue_training=True)
+    maybe_load_checkpoint(more, continue_training=True, validation_only=False)
+    assert kept(train(more)) == KEPT
+
+
 def test_a_training_without_checkpoints_leaves_those_of_an_earlier_one(trained: Any) -> None:
     first = train(make(fold="all"))
     second = make(fold="all")

@@ -135,6 +135,24 @@ def test_a_continued_training_keeps_the_heads_that_it_had(stock: Any) -> None:
     )
 
 
+def test_a_continued_training_knows_whose_model_it_was_given(stock: Any, tmp_path: Path) -> None:
+    """The second stage of a cascade takes the first stage's segmentations of that trainer."""
+    content = torch.load(Path(stock.output_folder) / "checkpoint_final.pth", weights_only=False)
+    torch.save({**content, "trainer_name": "nnUNetTrainer_250epochs"}, tmp_path / "named.pth")
+    made = {"trainer": f"{FROZEN}_100epochs", "fold": 1}
+    first = trainer_for(DATASET, "3d_fullres", **made)
+    first.stock_checkpoint = tmp_path / "named.pth"
+    train(first)
+    more = trainer_for(DATASET, "3d_fullres", continue_training=True, **made)
+    maybe_load_checkpoint(more, continue_training=True, validation_only=False)
+    more.folder_with_segs_from_previous_stage = (
+        f"{tmp_path}/{FROZEN}_100epochs__nnUNetPlans__3d_lowres/predicted_next_stage/second"
+    )
+    assert more.folder_with_segs_from_previous_stage == (
+        f"{tmp_path}/nnUNetTrainer_250epochs__nnUNetPlans__3d_lowres/predicted_next_stage/second"
+    )
+
+
 def test_its_default_length_is_twenty_epochs(stock: Any) -> None:
     assert trainer_for(DATASET, "3d_fullres", trainer=FROZEN, epochs=None).num_epochs == 20
     assert (

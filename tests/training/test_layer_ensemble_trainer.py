@@ -10,7 +10,7 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
-from nnunetv2_le.errors import UnsupportedArchitectureError
+from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
 from nnunetv2_le.training import lengths
 from nnunetv2_le.training.layer_ensemble_trainer import LayerEnsembleTrainer
@@ -203,8 +203,14 @@ def test_the_loss_has_no_warning_and_no_weights(plain: TinyDataset) -> None:
     trainer = trainer_for(plain, "3d_fullres")
     assert isinstance(trainer._build_loss(), SummedHeadLoss)
     assert trainer.enable_deep_supervision
-    trainer.enable_deep_supervision = False
-    assert not isinstance(trainer._build_loss(), SummedHeadLoss)
+
+
+@pytest.mark.parametrize("name", ["LayerEnsembleTrainer", "LayerEnsembleTrainerFrozen"])
+def test_heads_that_would_not_learn_are_refused(plain: TinyDataset, name: str) -> None:
+    trainer = trainer_for(plain, "3d_fullres", trainer=name)
+    trainer.enable_deep_supervision = False  # as a subclass can
+    with pytest.raises(SettingError, match=f"{name} switches nnU-Net's deep supervision off"):
+        trainer.run_training()
 
 
 @pytest.mark.parametrize(
