@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import nn
 
 from nnunetv2_le.errors import CheckpointError
@@ -17,6 +18,7 @@ from nnunetv2_le.training.pretrained import (
     read_trainer_name,
     read_weights,
     take_over_finished_network,
+    take_over_trunk,
 )
 
 FILE = Path("checkpoint_final.pth")
@@ -45,6 +47,36 @@ def test_a_retrofit_takes_over_all_of_a_stock_model(stock: Any) -> None:
     take_over_finished_network(network, stock.state_dict(), FILE)
     for name, value in stock.state_dict().items():
         assert torch.equal(network.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("kind", [lambda network: network, MultiHeadUNet, LayerEnsembleUNet])
+def test_the_trunk_is_what_nnunets_own_loader_takes(stock: Any, kind: Any, tmp_path: Path) -> None:
+    torch.save({"network_weights": stock.state_dict()}, tmp_path / "stock.pth")
+    ours, theirs = (kind(copy.deepcopy(stock)) for _ in range(2))
+    for value, same in zip(ours.parameters(), theirs.parameters(), strict=True):
+        nn.init.normal_(value)
+        same.data.copy_(value)
+    load_pretrained_weights(theirs, str(tmp_path / "stock.pth"))
+    take_over_trunk(ours, stock.state_dict(), FILE)
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_what_nnunets_own_loader_refuses_is_refused(
+    stock: Any, change: str, tmp_path: Path
+) -> None:
+    weights = stock.state_dict()
+    name = "encoder.stages.0.0.convs.0.conv.weight"
+    if change == "missing":
+        del weights[name]
+    else:
+        weights[name] = torch.zeros(5)
+    torch.save({"network_weights": weights}, tmp_path / "other.pth")
+    with pytest.raises(AssertionError, match=name):
+        load_pretrained_weights(copy.deepcopy(stock), str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError, match=name):
+        take_over_trunk(stock, weights, FILE)
 
 
 @pytest.mark.parametrize("kind", [MultiHeadUNet, LayerEnsembleUNet])
