@@ -19,7 +19,12 @@ from torch import Tensor
 from nnunetv2_le.calibration.contours import boundary_distances
 from nnunetv2_le.calibration.references import Reference, known_voxels, truth
 from nnunetv2_le.calibration.temperature import region_of_interest
-from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
+from nnunetv2_le.evaluation.overlap import (
+    confusion,
+    joint_histogram,
+    label_boxes,
+    label_mask,
+)
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record
 from nnunetv2_le.uncertainty.agreement import layer_agreement
@@ -237,14 +242,15 @@ def _distances(
     contour_share: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     spacing = [float(size) for size in prediction.properties["spacing"]]
+    values = prediction.labels.values
     found = [
         boundary_distances(
-            label_mask(reference, value),
-            label_mask(segmentation, value),
+            label_mask(reference[box], value),
+            label_mask(segmentation[box], value),
             spacing_mm=spacing,
             tolerated_share=contour_share,
-            known=known,
+            known=known[box],
         )
-        for value in prediction.labels.values
+        for value, box in zip(values, label_boxes([reference, segmentation], values), strict=True)
     ]
     return np.array([d.outer_mm for d in found]), np.array([d.inner_mm for d in found])
