@@ -8,7 +8,8 @@ Conventions:
 """
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,13 @@ class ObservedCase:
         fused_dice: mean Dice of the heads from the s-th on fused, s = 0, 1, ...; empty without
             heads.
         members: names of the members of ``logits``: the heads, if there are, and ``fused``.
-        logits: of each member at the voxels that were drawn, half precision.
-        truth: the true channel of these voxels, for regions one mask a region.
         outer_mm: smallest dilation of the segmentation that contains the reference, each label.
         inner_mm: smallest erosion of the segmentation that the reference contains, each label.
         contour_share: share of voxels that either may leave out.
         features: pooled features; of length 0 where the network has none.
+        arrays: what `observe` gave, for the logits and the truth of the voxels that were drawn.
+            They are most of what is known of a case and each fit takes them a case at a time, so
+            they stay where they are, on disk if ``arrays`` is a file's.
     """
 
     case: str
@@ -69,12 +71,21 @@ class ObservedCase:
     agreements: Float[np.ndarray, "labels agreements"]
     fused_dice: Float[np.ndarray, "skips"]
     members: tuple[str, ...]
-    logits: Float[np.ndarray, "members channels voxels"]
-    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
     outer_mm: Float[np.ndarray, "labels"]
     inner_mm: Float[np.ndarray, "labels"]
     contour_share: float
     features: Float[np.ndarray, "features"]
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
+
+    @property
+    def logits(self) -> Float[np.ndarray, "members channels voxels"]:
+        """Of each member at the voxels that were drawn, half precision."""
+        return self.arrays["logits"]
+
+    @property
+    def truth(self) -> Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]:
+        """The true channel of these voxels, for regions one mask a region."""
+        return self.arrays["truth"]
 
     @property
     def dice(self) -> float:
@@ -135,7 +146,7 @@ def scores_record(prediction: CasePrediction) -> dict[str, Any]:
     return {name: value for name, value in case_record(prediction).items() if name != "counts"}
 
 
-def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> ObservedCase:
+def observed_case(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> ObservedCase:
     """A case from what was written of it."""
     return ObservedCase(
         case=record["case"],
@@ -147,12 +158,11 @@ def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Obse
         agreements=arrays["agreements"],
         fused_dice=arrays["fused_dice"],
         members=tuple(map(str, arrays["members"])),
-        logits=arrays["logits"],
-        truth=arrays["truth"],
         outer_mm=arrays["outer_mm"],
         inner_mm=arrays["inner_mm"],
         contour_share=float(arrays["contour_share"]),
         features=arrays["features"],
+        arrays=arrays,
     )
 
 
