@@ -3,8 +3,9 @@
 Conventions:
     Dice of the case is measured on the image's grid, as `evaluation.overlap` does. Everything that
     looks at voxels works on the network's grid, within the region of interest (the dilated union of
-    segmentation and reference), in at most ``MAX_VOXELS`` voxels a case, drawn evenly: what is
-    fitted are means over voxels, and a mean over an even draw has the same expectation.
+    segmentation and reference), in at most ``MAX_VOXELS`` voxels a case (and, where members and
+    channels are many, ``MAX_LOGITS`` logits), drawn evenly: what is fitted are means over voxels,
+    and a mean over an even draw has the same expectation.
 """
 
 import zlib
@@ -36,6 +37,7 @@ FUSED = "fused"
 """Name of the fused prediction among the members whose logits are kept."""
 
 MAX_VOXELS = 100_000
+MAX_LOGITS = 2**24  # 32 MiB of a case, whatever it has of members and channels
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def observe(
     known = known_voxels(reference.network, labels, ignore_label=ignore_label)
     true = truth(reference.network, labels)
     heads = _head_numbers(prediction)
-    chosen = _drawn_voxels(prediction, true, known)
+    chosen = _drawn_voxels(prediction, true, known, num_members=len(heads) + 1)
     features = prediction.features
     segmentation = prediction.segmentation().astype(np.int32)
     histogram = joint_histogram(reference.native, segmentation)
@@ -222,7 +224,7 @@ def _mean_dice(decided: Tensor, reference: Tensor, inside: Tensor, num_labels: i
 
 
 def _drawn_voxels(
-    prediction: CasePrediction, true: np.ndarray, known: np.ndarray
+    prediction: CasePrediction, true: np.ndarray, known: np.ndarray, *, num_members: int
 ) -> Int[np.ndarray, "voxels"]:
     """Voxels of the region of interest; of the whole image where that is empty."""
     foreground = np.asarray(true.any(axis=0) if true.ndim == 4 else true > 0)
@@ -230,9 +232,10 @@ def _drawn_voxels(
     numbers = np.flatnonzero(region & known)
     if not len(numbers):
         numbers = np.flatnonzero(known)
-    if len(numbers) > MAX_VOXELS:
+    most = min(MAX_VOXELS, max(1, MAX_LOGITS // (num_members * prediction.labels.num_channels)))
+    if len(numbers) > most:
         rng = np.random.default_rng(zlib.crc32(prediction.case.encode()))
-        numbers = np.sort(rng.choice(numbers, MAX_VOXELS, replace=False))
+        numbers = np.sort(rng.choice(numbers, most, replace=False))
     return numbers
 
 
