@@ -22,7 +22,7 @@ from nnunetv2_le.calibration.observed_case import (
     scores_record,
 )
 from nnunetv2_le.calibration.references import read_reference
-from nnunetv2_le.errors import CaseError, OutputError
+from nnunetv2_le.errors import CaseError, OutputError, first_few
 from nnunetv2_le.inference.cases import prepare_case
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -91,7 +91,7 @@ def observe_cases(
     if queue.failed:
         reason = next(iter(queue.failed.values()))
         raise CaseError(
-            f"{len(queue.failed)} of {len(cases)} cases failed ({', '.join(queue.failed)}), the "
+            f"{len(queue.failed)} of {len(cases)} cases failed ({first_few(queue.failed)}), the "
             f"first because: {reason} Mend or remove it and run the same command again; finished "
             "cases are kept."
         )
