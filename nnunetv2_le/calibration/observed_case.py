@@ -29,6 +29,7 @@ from nnunetv2_le.evaluation.overlap import (
 )
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record
+from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import layer_agreement
 from nnunetv2_le.uncertainty.decisions import decide, label_masks
 from nnunetv2_le.uncertainty.probabilities import probabilities
@@ -37,6 +38,7 @@ FUSED = "fused"
 """Name of the fused prediction among the members whose logits are kept."""
 
 MAX_VOXELS = 100_000
+_PIECE_VALUES = 2**24  # of one member's logits that are fused at one time
 MAX_LOGITS = 2**24  # 32 MiB of a case, whatever it has of members and channels
 
 
@@ -200,27 +202,37 @@ def _fused_dice(
     logits = prediction.accumulated.member_logits
     if logits is None or not len(heads):
         return np.empty(0)
-    has_regions = prediction.labels.has_regions
+    labels = prediction.labels
     inside = torch.from_numpy(known.reshape(-1))
     reference = torch.from_numpy(true.reshape(*true.shape[:-3], -1))
-    total: Tensor | None = None
+    deepest_first = [torch.from_numpy(logits[head]).flatten(1) for head in reversed(heads)]
+    counts = torch.zeros((len(heads), 2, len(labels.names)), dtype=torch.int64)
+    step = max(1, _PIECE_VALUES // labels.num_channels)
+    for first in range(0, len(inside), step):
+        piece = slice(first, first + step)
+        members = [flat[:, piece] for flat in deepest_first]
+        counts += _fused_counts(members, reference[..., piece], inside[piece], labels)
     dice = []
-    for count, head in enumerate(reversed(heads), start=1):
-        flat = torch.from_numpy(logits[head]).flatten(1)[None].float()
-        added = probabilities(flat, has_regions=has_regions)
-        total = added if total is None else total + added
-        # of regions the mean probability is compared with a half, as a logit is with 0
-        decided = decide(total / count - 0.5, has_regions=has_regions)[0]
-        dice.append(_mean_dice(decided, reference, inside, len(prediction.labels.names)))
+    for overlap, total in counts.double():
+        dice.append(float((2 * overlap / total)[total > 0].mean()))  # NaN where nothing is there
     return np.array(dice[::-1])
 
 
-def _mean_dice(decided: Tensor, reference: Tensor, inside: Tensor, num_labels: int) -> float:
-    ours = label_masks(decided, num_labels=num_labels) & inside
-    true = label_masks(reference, num_labels=num_labels) & inside
-    overlap = (ours & true).sum(1).double()
-    total = (ours.sum(1) + true.sum(1)).double()
-    return float((2 * overlap / total)[total > 0].mean())  # NaN where nothing is there
+def _fused_counts(
+    deepest_first: list[Tensor], reference: Tensor, inside: Tensor, labels: Labels
+) -> Int[Tensor, "skips two labels"]:
+    """Of the deepest heads fused, one more at a time: overlap of each label, and both sizes."""
+    true = label_masks(reference, num_labels=len(labels.names)) & inside
+    total: Tensor | None = None
+    counts = []
+    for count, logits in enumerate(deepest_first, start=1):
+        added = probabilities(logits[None].float(), has_regions=labels.has_regions)
+        total = added if total is None else total + added
+        # of regions the mean probability is compared with a half, as a logit is with 0
+        decided = decide(total / count - 0.5, has_regions=labels.has_regions)[0]
+        ours = label_masks(decided, num_labels=len(labels.names)) & inside
+        counts.append(torch.stack([(ours & true).sum(1), ours.sum(1) + true.sum(1)]))
+    return torch.stack(counts)
 
 
 def _drawn_voxels(
