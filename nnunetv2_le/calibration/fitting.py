@@ -27,7 +27,7 @@ from nnunetv2_le.calibration.predicted_dice import MIN_PATIENTS
 from nnunetv2_le.calibration.prediction_sets import fit_prediction_sets
 from nnunetv2_le.calibration.temperature import Temperature, TemperatureSearch, fit_temperature
 from nnunetv2_le.calibration.vector_scaling import VectorScaling, fit_vector_scaling
-from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.errors import InputError, SettingError, first_few
 from nnunetv2_le.types import Labels
 
 logger = logging.getLogger(__name__)
@@ -160,8 +160,9 @@ def fit_calibration(
         level=settings.level,
         seed=settings.seed,
     )
-    for name, problem in decisions.problems.items():
-        logger.warning("Predicted Dice of %s is left out: %s.", name, problem)
+    for problem in dict.fromkeys(decisions.problems.values()):  # of many rare labels the same
+        names = [name for name, its in decisions.problems.items() if its == problem]
+        logger.warning("Predicted Dice of %s is left out: %s.", first_few(names), problem)
     curves = set_curves(observed, labels, temperature=temperature, vector=vector)
     return Calibration(
         identity=identity,

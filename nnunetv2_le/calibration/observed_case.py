@@ -3,12 +3,14 @@
 Conventions:
     Dice of the case is measured on the image's grid, as `evaluation.overlap` does. Everything that
     looks at voxels works on the network's grid, within the region of interest (the dilated union of
-    segmentation and reference), in at most ``MAX_VOXELS`` voxels a case, drawn evenly: what is
-    fitted are means over voxels, and a mean over an even draw has the same expectation.
+    segmentation and reference), in at most ``MAX_VOXELS`` voxels a case (and, where members and
+    channels are many, ``MAX_LOGITS`` logits), drawn evenly: what is fitted are means over voxels,
+    and a mean over an even draw has the same expectation.
 """
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,15 @@ from torch import Tensor
 from nnunetv2_le.calibration.contours import boundary_distances
 from nnunetv2_le.calibration.references import Reference, known_voxels, truth
 from nnunetv2_le.calibration.temperature import region_of_interest
-from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_mask
+from nnunetv2_le.evaluation.overlap import (
+    confusion,
+    joint_histogram,
+    label_boxes,
+    label_mask,
+)
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.records import case_record
+from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty.agreement import layer_agreement
 from nnunetv2_le.uncertainty.decisions import decide, label_masks
 from nnunetv2_le.uncertainty.probabilities import probabilities
@@ -30,6 +38,8 @@ FUSED = "fused"
 """Name of the fused prediction among the members whose logits are kept."""
 
 MAX_VOXELS = 100_000
+_PIECE_VALUES = 2**24  # of one member's logits that are fused at one time
+MAX_LOGITS = 2**24  # 32 MiB of a case, whatever it has of members and channels
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,13 @@ class ObservedCase:
         fused_dice: mean Dice of the heads from the s-th on fused, s = 0, 1, ...; empty without
             heads.
         members: names of the members of ``logits``: the heads, if there are, and ``fused``.
-        logits: of each member at the voxels that were drawn, half precision.
-        truth: the true channel of these voxels, for regions one mask a region.
         outer_mm: smallest dilation of the segmentation that contains the reference, each label.
         inner_mm: smallest erosion of the segmentation that the reference contains, each label.
         contour_share: share of voxels that either may leave out.
         features: pooled features; of length 0 where the network has none.
+        arrays: what `observe` gave, for the logits and the truth of the voxels that were drawn.
+            They are most of what is known of a case and each fit takes them a case at a time, so
+            they stay where they are, on disk if ``arrays`` is a file's.
     """
 
     case: str
@@ -64,12 +75,21 @@ class ObservedCase:
     agreements: Float[np.ndarray, "labels agreements"]
     fused_dice: Float[np.ndarray, "skips"]
     members: tuple[str, ...]
-    logits: Float[np.ndarray, "members channels voxels"]
-    truth: Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]
     outer_mm: Float[np.ndarray, "labels"]
     inner_mm: Float[np.ndarray, "labels"]
     contour_share: float
     features: Float[np.ndarray, "features"]
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
+
+    @property
+    def logits(self) -> Float[np.ndarray, "members channels voxels"]:
+        """Of each member at the voxels that were drawn, half precision."""
+        return self.arrays["logits"]
+
+    @property
+    def truth(self) -> Int[np.ndarray, "voxels"] | Bool[np.ndarray, "channels voxels"]:
+        """The true channel of these voxels, for regions one mask a region."""
+        return self.arrays["truth"]
 
     @property
     def dice(self) -> float:
@@ -99,7 +119,7 @@ def observe(
     known = known_voxels(reference.network, labels, ignore_label=ignore_label)
     true = truth(reference.network, labels)
     heads = _head_numbers(prediction)
-    chosen = _drawn_voxels(prediction, true, known)
+    chosen = _drawn_voxels(prediction, true, known, num_members=len(heads) + 1)
     features = prediction.features
     segmentation = prediction.segmentation().astype(np.int32)
     histogram = joint_histogram(reference.native, segmentation)
@@ -130,7 +150,7 @@ def scores_record(prediction: CasePrediction) -> dict[str, Any]:
     return {name: value for name, value in case_record(prediction).items() if name != "counts"}
 
 
-def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> ObservedCase:
+def observed_case(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> ObservedCase:
     """A case from what was written of it."""
     return ObservedCase(
         case=record["case"],
@@ -142,12 +162,11 @@ def observed_case(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Obse
         agreements=arrays["agreements"],
         fused_dice=arrays["fused_dice"],
         members=tuple(map(str, arrays["members"])),
-        logits=arrays["logits"],
-        truth=arrays["truth"],
         outer_mm=arrays["outer_mm"],
         inner_mm=arrays["inner_mm"],
         contour_share=float(arrays["contour_share"]),
         features=arrays["features"],
+        arrays=arrays,
     )
 
 
@@ -183,31 +202,41 @@ def _fused_dice(
     logits = prediction.accumulated.member_logits
     if logits is None or not len(heads):
         return np.empty(0)
-    has_regions = prediction.labels.has_regions
+    labels = prediction.labels
     inside = torch.from_numpy(known.reshape(-1))
     reference = torch.from_numpy(true.reshape(*true.shape[:-3], -1))
-    total: Tensor | None = None
+    deepest_first = [torch.from_numpy(logits[head]).flatten(1) for head in reversed(heads)]
+    counts = torch.zeros((len(heads), 2, len(labels.names)), dtype=torch.int64)
+    step = max(1, _PIECE_VALUES // labels.num_channels)
+    for first in range(0, len(inside), step):
+        piece = slice(first, first + step)
+        members = [flat[:, piece] for flat in deepest_first]
+        counts += _fused_counts(members, reference[..., piece], inside[piece], labels)
     dice = []
-    for count, head in enumerate(reversed(heads), start=1):
-        flat = torch.from_numpy(logits[head]).flatten(1)[None].float()
-        added = probabilities(flat, has_regions=has_regions)
-        total = added if total is None else total + added
-        # of regions the mean probability is compared with a half, as a logit is with 0
-        decided = decide(total / count - 0.5, has_regions=has_regions)[0]
-        dice.append(_mean_dice(decided, reference, inside, len(prediction.labels.names)))
+    for overlap, total in counts.double():
+        dice.append(float((2 * overlap / total)[total > 0].mean()))  # NaN where nothing is there
     return np.array(dice[::-1])
 
 
-def _mean_dice(decided: Tensor, reference: Tensor, inside: Tensor, num_labels: int) -> float:
-    ours = label_masks(decided, num_labels=num_labels) & inside
-    true = label_masks(reference, num_labels=num_labels) & inside
-    overlap = (ours & true).sum(1).double()
-    total = (ours.sum(1) + true.sum(1)).double()
-    return float((2 * overlap / total)[total > 0].mean())  # NaN where nothing is there
+def _fused_counts(
+    deepest_first: list[Tensor], reference: Tensor, inside: Tensor, labels: Labels
+) -> Int[Tensor, "skips two labels"]:
+    """Of the deepest heads fused, one more at a time: overlap of each label, and both sizes."""
+    true = label_masks(reference, num_labels=len(labels.names)) & inside
+    total: Tensor | None = None
+    counts = []
+    for count, logits in enumerate(deepest_first, start=1):
+        added = probabilities(logits[None].float(), has_regions=labels.has_regions)
+        total = added if total is None else total + added
+        # of regions the mean probability is compared with a half, as a logit is with 0
+        decided = decide(total / count - 0.5, has_regions=labels.has_regions)[0]
+        ours = label_masks(decided, num_labels=len(labels.names)) & inside
+        counts.append(torch.stack([(ours & true).sum(1), ours.sum(1) + true.sum(1)]))
+    return torch.stack(counts)
 
 
 def _drawn_voxels(
-    prediction: CasePrediction, true: np.ndarray, known: np.ndarray
+    prediction: CasePrediction, true: np.ndarray, known: np.ndarray, *, num_members: int
 ) -> Int[np.ndarray, "voxels"]:
     """Voxels of the region of interest; of the whole image where that is empty."""
     foreground = np.asarray(true.any(axis=0) if true.ndim == 4 else true > 0)
@@ -215,9 +244,10 @@ def _drawn_voxels(
     numbers = np.flatnonzero(region & known)
     if not len(numbers):
         numbers = np.flatnonzero(known)
-    if len(numbers) > MAX_VOXELS:
+    most = min(MAX_VOXELS, max(1, MAX_LOGITS // (num_members * prediction.labels.num_channels)))
+    if len(numbers) > most:
         rng = np.random.default_rng(zlib.crc32(prediction.case.encode()))
-        numbers = np.sort(rng.choice(numbers, MAX_VOXELS, replace=False))
+        numbers = np.sort(rng.choice(numbers, most, replace=False))
     return numbers
 
 
@@ -237,14 +267,15 @@ def _distances(
     contour_share: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     spacing = [float(size) for size in prediction.properties["spacing"]]
+    values = prediction.labels.values
     found = [
         boundary_distances(
-            label_mask(reference, value),
-            label_mask(segmentation, value),
+            label_mask(reference[box], value),
+            label_mask(segmentation[box], value),
             spacing_mm=spacing,
             tolerated_share=contour_share,
-            known=known,
+            known=known[box],
         )
-        for value in prediction.labels.values
+        for value, box in zip(values, label_boxes([reference, segmentation], values), strict=True)
     ]
     return np.array([d.outer_mm for d in found]), np.array([d.inner_mm for d in found])

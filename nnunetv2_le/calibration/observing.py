@@ -7,7 +7,7 @@ done if both are there and were made with the same network, members and files.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from nnunetv2_le.calibration.observed_case import (
     scores_record,
 )
 from nnunetv2_le.calibration.references import read_reference
-from nnunetv2_le.errors import CaseError, OutputError
+from nnunetv2_le.errors import CaseError, OutputError, first_few
 from nnunetv2_le.inference.cases import prepare_case
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -91,11 +91,36 @@ def observe_cases(
     if queue.failed:
         reason = next(iter(queue.failed.values()))
         raise CaseError(
-            f"{len(queue.failed)} of {len(cases)} cases failed ({', '.join(queue.failed)}), the "
+            f"{len(queue.failed)} of {len(cases)} cases failed ({first_few(queue.failed)}), the "
             f"first because: {reason} Mend or remove it and run the same command again; finished "
             "cases are kept."
         )
     return [writer.read(labelled.case.name) for labelled in cases]
+
+
+class StoredArrays(Mapping[str, np.ndarray]):
+    """The arrays of a file, each read when it is asked for; the file is not kept open.
+
+    Args:
+        file: CASE.npz.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Read an array."""
+        with np.load(self.file, allow_pickle=False) as content:
+            return np.asarray(content[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the arrays."""
+        with np.load(self.file, allow_pickle=False) as content:
+            return iter(content.files)
+
+    def __len__(self) -> int:
+        """How many arrays there are."""
+        return sum(1 for _ in self)
 
 
 class ObservationWriter(CaseWriter):
@@ -154,11 +179,7 @@ class ObservationWriter(CaseWriter):
     def read(self, case: str) -> ObservedCase:
         """What was observed of a finished case."""
         arrays, record = self.files(case)
-        with np.load(arrays, allow_pickle=False) as content:
-            return observed_case(
-                json.loads(record.read_text(encoding="utf-8")),
-                {name: content[name] for name in content.files},
-            )
+        return observed_case(json.loads(record.read_text(encoding="utf-8")), StoredArrays(arrays))
 
     def _write(self, prediction: CasePrediction) -> None:
         labelled = self.labelled[prediction.case]

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from nnunetv2_le.calibration.calibration_file import Calibration
 from nnunetv2_le.calibration.flag import FlagRule, WorkloadPoint
 from nnunetv2_le.calibration.held_out import HeldOutFigures
+from nnunetv2_le.errors import first_few
 
 _CURVE_LINES = 8
+_LISTED = 8  # labels; calibration.json has all
 
 
 def report_lines(calibration: Calibration, figures: HeldOutFigures) -> list[str]:
@@ -106,9 +108,12 @@ def _voxels(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
             f"(promised {1 - sets.alpha:.0%}); {sets.ambiguous:.1%} of voxels have several labels."
         )
     if contours is not None:
-        margins = ", ".join(
-            f"{name} {_mm(margin.inner_mm)} inside, {_mm(margin.outer_mm)} outside"
-            for name, margin in contours.labels.items()
+        margins = first_few(
+            (
+                f"{name} {_mm(margin.inner_mm)} inside, {_mm(margin.outer_mm)} outside"
+                for name, margin in contours.labels.items()
+            ),
+            _LISTED,
         )
         yield (
             f"Contours: the boundary{_but(contours.tolerated_share)} lies between them in "

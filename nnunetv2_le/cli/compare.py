@@ -16,7 +16,7 @@ from nnunetv2_le.cli.evaluation_options import (
     options_of,
     output_folder,
 )
-from nnunetv2_le.errors import SettingError
+from nnunetv2_le.errors import SettingError, first_few
 
 if TYPE_CHECKING:
     from nnunetv2_le.evaluation.evaluate import Evaluation
@@ -136,13 +136,17 @@ def _warn_of_other_labels(labels: Mapping[str, Sequence[str]]) -> None:
     for other in others:
         if set(labels[other]) != set(labels[first]):
             logger.warning(
-                "%s has the labels %s and %s has %s: their figures over all labels are not of the "
-                "same thing.",
-                first,
-                ", ".join(labels[first]),
-                other,
-                ", ".join(labels[other]),
+                "%s and %s have different labels (only %s: %s; only %s: %s): their figures over "
+                "all labels are not of the same thing.",
+                *(first, other),
+                *(first, _alone(labels[first], labels[other])),
+                *(other, _alone(labels[other], labels[first])),
             )
+
+
+def _alone(labels: Sequence[str], others: Sequence[str]) -> str:
+    """The labels that the others are without: nobody finds them in two lists of a hundred."""
+    return first_few(label for label in labels if label not in others) or "none"
 
 
 def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) -> None:

@@ -17,7 +17,6 @@ Metrics:
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -31,6 +30,7 @@ from nnunetv2_le.evaluation.overlap import (
     JointHistogram,
     confusion,
     joint_histogram,
+    label_boxes,
     label_mask,
 )
 from nnunetv2_le.evaluation.rater_metrics import rater_figures
@@ -39,6 +39,7 @@ from nnunetv2_le.evaluation.saved_probabilities import iterate_slabs
 from nnunetv2_le.evaluation.surface_distance import surface_distances
 from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
+from nnunetv2_le.types import LabelValue
 
 _LISTED = 5  # unknown values of a case
 
@@ -109,10 +110,7 @@ def evaluate_case(
     except InputError as error:
         return CaseMetrics(files.case, failure=str(error))
     problems = [*images.problems, *_unknown_labels(histogram, dataset)]
-    per_label = {
-        name: _label_figures(images, histogram, label, dataset, settings)
-        for name, label in zip(dataset.labels.names, dataset.labels.values, strict=True)
-    }
+    per_label = _figures_of_labels(images, histogram, dataset, settings)
     values = _mean_over_labels(list(per_label.values()))
     calibration = None
     if settings.probabilities and files.probabilities is not None:
@@ -157,17 +155,32 @@ def _unknown_labels(histogram: JointHistogram, dataset: EvaluationDataset) -> li
     return [f"labels that are not in dataset.json count as background: {listed}"]
 
 
-def _label_figures(
+def _figures_of_labels(
     images: _Images,
     histogram: JointHistogram,
-    label: Any,
     dataset: EvaluationDataset,
     settings: MetricSettings,
+) -> dict[str, dict[str, float]]:
+    """Label name to figures; distances are taken in the label's box, not in the whole volume."""
+    names, values = dataset.labels.names, dataset.labels.values
+    per_label = {
+        name: _overlap_figures(images, histogram, value, dataset)
+        for name, value in zip(names, values, strict=True)
+    }
+    if settings.distances:
+        boxes = label_boxes([images.reference, images.prediction], values)
+        for name, value, box in zip(names, values, boxes, strict=True):
+            per_label[name] |= _distances(images, value, box, dataset, settings)
+    return per_label
+
+
+def _overlap_figures(
+    images: _Images, histogram: JointHistogram, label: LabelValue, dataset: EvaluationDataset
 ) -> dict[str, float]:
     counts = confusion(histogram, label, ignore_label=dataset.ignore_label)
     voxel_ml = _voxel_ml(images)
     error = counts.num_prediction - counts.num_reference
-    figures = {
+    return {
         "dice": counts.dice,
         "iou": counts.iou,
         "volume_error_ml": error * voxel_ml,
@@ -176,16 +189,24 @@ def _label_figures(
         "reference_voxels": counts.num_reference,
         "prediction_voxels": counts.num_prediction,
     }
-    if not settings.distances:
-        return figures
-    masks = [label_mask(image, label) for image in (images.reference, images.prediction)]
+
+
+def _distances(
+    images: _Images,
+    label: LabelValue,
+    box: tuple[slice, ...],
+    dataset: EvaluationDataset,
+    settings: MetricSettings,
+) -> dict[str, float]:
+    reference, prediction = images.reference[box], images.prediction[box]
+    masks = [label_mask(image, label) for image in (reference, prediction)]
     if dataset.ignore_label is not None:
-        kept = images.reference != dataset.ignore_label
+        kept = reference != dataset.ignore_label
         masks = [mask & kept for mask in masks]
     distances = surface_distances(
         masks[0], masks[1], spacing_mm=images.spacing_mm, tolerance_mm=settings.tolerance_mm
     )
-    return figures | vars(distances)
+    return vars(distances)
 
 
 def _voxel_ml(images: _Images) -> float:

@@ -92,10 +92,15 @@ def score_table(
     for name, subset in subsets:
         # the table of labels lacks scores that are of whole cases alone
         known = [score for score in scores if name == OVERALL or score.name in subset]
+        num_dice = int(np.isfinite(numbers(subset, "dice")).sum())
+        if known and num_dice < MIN_CASES:  # a rare label: said once, not of every score
+            text = f"{len(known)} scores over {name}: {num_dice} cases have Dice"
+            problems.append(Problem("", f"{text}, {MIN_CASES} are needed"))
         for score in known:
             row = score_row(subset, score, settings=settings)
             rows.append({"subset": name, "score": score.name, "direction": score.direction, **row})
-            problems += _complaints(name, score, subset, row)
+            if num_dice >= MIN_CASES:
+                problems += _complaints(name, score, subset, row)
     return pd.DataFrame(rows, columns=None if rows else _FIRST_COLUMNS), problems
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
+from scipy import ndimage
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.types import LabelValue
@@ -165,6 +166,41 @@ def label_mask(labels: Int[np.ndarray, "*space"], label: LabelValue) -> np.ndarr
     if isinstance(label, tuple):
         return np.isin(labels, label)
     return np.asarray(labels == label)
+
+
+def label_boxes(
+    label_maps: Sequence[Int[np.ndarray, "*space"]], labels: Sequence[LabelValue]
+) -> list[tuple[slice, ...]]:
+    """For each label or region the box that holds it in every map, from one pass over each map.
+
+    A box is a voxel wider where the image goes on, so an axis of it is thin only if the image's is.
+    A label that no map has gets an empty box.
+
+    Args:
+        label_maps: of one shape.
+        labels: label values, or tuples of values that regions join.
+    """
+    joined = [label if isinstance(label, tuple) else (label,) for label in labels]
+    highest = max(1, *(value for values in joined for value in values))
+    found = [ndimage.find_objects(one, max_label=highest) for one in label_maps]
+    shape = label_maps[0].shape
+    boxes = []
+    for values in joined:
+        if min(values) < 1:  # the background is everywhere
+            boxes.append(tuple(slice(0, size) for size in shape))
+        else:
+            parts = [parts[value - 1] for parts in found for value in values]
+            boxes.append(_joint_box([part for part in parts if part is not None], shape))
+    return boxes
+
+
+def _joint_box(boxes: Sequence[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    if not boxes:
+        return (slice(0, 0),) * len(shape)
+    return tuple(
+        slice(max(0, min(s.start for s in spans) - 1), min(size, max(s.stop for s in spans) + 1))
+        for spans, size in zip(zip(*boxes, strict=True), shape, strict=True)
+    )
 
 
 def _require_few(number: int, at_most: int) -> None:

@@ -43,12 +43,12 @@ def rater_figures(
     flat = [rater.reshape(-1)[counted] for rater in raters]
     if not flat[0].size:
         return {"num_raters": len(raters)}, ["its raters ignore every voxel between them"]
-    predicted = prediction.reshape(-1)[counted]
+    predicted, *found = _where_found([prediction.reshape(-1)[counted], *flat])
     figures: dict[str, float] = {
         "num_raters": len(raters),
-        "mean_rater_dice": _mean_dice([(rater, predicted) for rater in flat], dataset.labels),
+        "mean_rater_dice": _mean_dice([(rater, predicted) for rater in found], dataset.labels),
         "rater_pairwise_dice": _mean_dice(
-            [(flat[i], flat[j]) for i in range(len(flat)) for j in range(i)], dataset.labels
+            [(found[i], found[j]) for i in range(len(found)) for j in range(i)], dataset.labels
         ),
     }
     problems = []
@@ -82,12 +82,27 @@ def _counted(raters: Sequence[np.ndarray], ignore_label: int | None) -> np.ndarr
     return np.asarray(np.all([rater.reshape(-1) != ignore_label for rater in raters], axis=0))
 
 
+def _where_found(label_maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same maps without the voxels that are background in all of them: no overlap needs these.
+
+    One voxel is always left.
+    """
+    anywhere = np.zeros(len(label_maps[0]), dtype=bool)
+    anywhere[0] = True
+    for one in label_maps:
+        anywhere |= one != 0
+    return [one[anywhere] for one in label_maps]
+
+
 def _energy(
     members: Sequence[np.ndarray], raters: Sequence[np.ndarray], labels: Labels
 ) -> dict[str, float]:
     if not members:
         return {}
-    energy = generalized_energy_distance(members, raters, labels=labels.values)
+    found = _where_found([*members, *raters])
+    energy = generalized_energy_distance(
+        found[: len(members)], found[len(members) :], labels=labels.values
+    )
     return {
         "energy_distance_squared": energy.squared,
         "energy_member_rater": energy.member_rater,

@@ -85,7 +85,7 @@ def rater_disagreement(
         raise InputError("at least one rater is needed, got none")
     entropy = np.zeros(raters[0].shape)
     for value in np.unique(np.concatenate([np.unique(rater) for rater in raters])):
-        share = np.mean([rater == value for rater in raters], axis=0)
+        share = _votes(raters, int(value)) / len(raters)
         entropy -= share * np.log(np.where(share > 0, share, 1.0))
     return np.abs(entropy)  # no negative zero
 
@@ -100,9 +100,22 @@ def consensus(raters: Sequence[Int[np.ndarray, "*space"]]) -> Int[np.ndarray, "*
         raters: label maps of one shape.
     """
     values = np.unique(np.concatenate([np.unique(rater) for rater in raters]))
-    ordered = np.array([*values[values != 0], *values[values == 0]], dtype=np.int32)
-    votes = np.stack([np.sum([rater == value for rater in raters], axis=0) for value in ordered])
-    return np.asarray(ordered[votes.argmax(axis=0)])
+    ordered = [int(value) for value in (*values[values != 0], *values[values == 0])]
+    winner = np.full(raters[0].shape, ordered[0], dtype=np.int32)
+    most = _votes(raters, ordered[0])
+    for value in ordered[1:]:  # a volume of votes for every value would not fit
+        votes = _votes(raters, value)
+        winner[votes > most] = value
+        np.maximum(most, votes, out=most)
+    return winner
+
+
+def _votes(raters: Sequence[Int[np.ndarray, "*space"]], value: int) -> Int[np.ndarray, "*space"]:
+    """How many raters give each voxel the value."""
+    votes = np.zeros(raters[0].shape, dtype=np.int32)
+    for rater in raters:
+        votes += rater == value
+    return votes
 
 
 def _diversity(segmentations: Sequence[np.ndarray], labels: Sequence[LabelValue]) -> float:

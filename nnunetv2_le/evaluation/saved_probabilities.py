@@ -5,13 +5,13 @@ up to 256 MiB are read whole; of larger ones every channel is unpacked beside th
 a time, so that memory holds one slab.
 """
 
+import copy
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,9 @@ from nnunetv2_le.types import Labels
 
 _WHOLE_BYTES = 2**28
 _SLAB_VOXELS = 2**21
+_SLAB_VALUES = 2**25  # of all channels: 128 MiB in single precision
+_PACKED_BYTES = 2**16  # read at one time for each channel
+_UNPACKED_BYTES = 2**20
 _KEY = "probabilities"
 
 
@@ -56,7 +59,8 @@ def iterate_slabs(
             header = _read_header(archive)
             if header.shape[1:] != shape:
                 raise InputError(f"{file} has shape {header.shape[1:]}, the segmentation {shape}")
-            thickness = max(1, _SLAB_VOXELS // max(1, int(np.prod(shape[1:]))))
+            voxels = min(_SLAB_VOXELS, _SLAB_VALUES // max(1, header.shape[0]))
+            thickness = max(1, voxels // max(1, int(np.prod(shape[1:]))))
             slabs = [slice(i, min(i + thickness, shape[0])) for i in range(0, shape[0], thickness)]
             size = int(np.prod(header.shape)) * header.dtype.itemsize
             if size <= whole_bytes or header.is_fortran:
@@ -114,21 +118,88 @@ def _lockstep(
     """Unpack the same slab of every channel, each from a stream of its own."""
     channel_bytes = int(np.prod(header.shape[1:])) * header.dtype.itemsize
     plane_bytes = channel_bytes // header.shape[1]
-    with ExitStack() as stack:
+    with Path(str(archive.filename)).open("rb") as file:
+        walker = _Unpacked(file, archive.getinfo(f"{_KEY}.npy"))
+        walker.skip(header.offset)
         streams = []
-        for channel in range(header.shape[0]):
-            stream = stack.enter_context(archive.open(f"{_KEY}.npy"))
-            stream.seek(header.offset + channel * channel_bytes)
-            streams.append(stream)
+        for _ in range(header.shape[0]):
+            streams.append(walker.copy())
+            walker.skip(channel_bytes)
+        walker.require_checksum()
         for slab in slabs:
             thickness = slab.stop - slab.start
-            pieces = [_read_exactly(stream, thickness * plane_bytes) for stream in streams]
+            pieces = [stream.read(thickness * plane_bytes) for stream in streams]
             flat = [np.frombuffer(piece, dtype=header.dtype) for piece in pieces]
             yield slab, np.stack(flat).reshape(header.shape[0], thickness, *header.shape[2:])
 
 
-def _read_exactly(stream: Any, size: int) -> bytes:
-    piece: bytes = stream.read(size)
-    if len(piece) != size:
-        raise EOFError("the array ends too early")
-    return piece
+class _Unpacked:
+    """A file of an archive, read from its beginning; a copy goes on from where it was made.
+
+    A stream of ``zipfile`` gets to a channel only by unpacking all channels before it, and one for
+    each channel does that again and again.
+
+    Args:
+        file: the archive.
+        entry: of the file, deflated or stored.
+    """
+
+    def __init__(self, file: BinaryIO, entry: zipfile.ZipInfo) -> None:
+        self._file, self._entry = file, entry
+        file.seek(entry.header_offset + 26)  # lengths of the name and of the extra field
+        lengths = [int.from_bytes(file.read(2), "little") for _ in range(2)]
+        self._position = entry.header_offset + 30 + sum(lengths)
+        self._end = self._position + entry.compress_size
+        is_packed = entry.compress_type == zipfile.ZIP_DEFLATED
+        self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS) if is_packed else None
+        self._packed = b""
+        self._checksum = 0
+
+    def copy(self) -> "_Unpacked":
+        """The same place a second time."""
+        other = copy.copy(self)
+        other._unpacker = None if self._unpacker is None else self._unpacker.copy()
+        return other
+
+    def read(self, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            EOFError: there are fewer.
+        """
+        pieces = []
+        while size:
+            if not self._packed:
+                self._file.seek(self._position)
+                self._packed = self._file.read(min(_PACKED_BYTES, self._end - self._position))
+                self._position += len(self._packed)
+            is_last = not self._packed
+            pieces.append(self._next(size))
+            if is_last and not pieces[-1]:
+                raise EOFError("the array ends too early")
+            size -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> None:
+        """Pass over the next bytes, and take them into the checksum."""
+        while size:
+            piece = self.read(min(size, _UNPACKED_BYTES))
+            self._checksum = zlib.crc32(piece, self._checksum)
+            size -= len(piece)
+
+    def require_checksum(self) -> None:
+        """Refuse a file other than the one that was written, once all of it was skipped.
+
+        Raises:
+            BadZipFile: it was damaged.
+        """
+        if self._checksum != self._entry.CRC:
+            raise zipfile.BadZipFile("its checksum is another")
+
+    def _next(self, most: int) -> bytes:
+        if self._unpacker is None:
+            piece, self._packed = self._packed[:most], self._packed[most:]
+        else:
+            piece = self._unpacker.decompress(self._packed, most)
+            self._packed = self._unpacker.unconsumed_tail
+        return piece

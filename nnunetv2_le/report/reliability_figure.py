@@ -8,7 +8,13 @@ from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import ReliabilityBins
-from nnunetv2_le.report.figure_files import REFERENCE_COLOUR, colour, new_figure, own_style
+from nnunetv2_le.report.figure_files import (
+    REFERENCE_COLOUR,
+    colour,
+    legend_below,
+    new_figure,
+    own_style,
+)
 
 _FULL: dict[str, Any] = {"marker": "o", "linestyle": "-"}
 _OPEN: dict[str, Any] = {"marker": "o", "linestyle": "--", "fillstyle": "none", "markersize": 9}
@@ -48,9 +54,9 @@ def reliability_figure(
         lower.stairs(one.counts / one.counts.sum(), edges, color=colour(number))
     upper.set_ylabel("fraction that came true")
     upper.set_ylim(0, 1)
-    upper.legend(loc="upper left", fontsize="small")
     lower.set_yscale("log")
     lower.set_ylabel("share")
     lower.set_xlabel("probability")
     lower.set_xlim(0, 1)
+    legend_below(figure, upper)
     return figure

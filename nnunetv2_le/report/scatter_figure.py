@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.evaluation.correlation import pearson, spearman
-from nnunetv2_le.report.figure_files import colour, legend_below, new_axes, own_style
+from nnunetv2_le.report.figure_files import (
+    COLOURS,
+    colour,
+    legend_below,
+    new_axes,
+    own_style,
+)
+
+_MARKERS = "o^sDvP"  # the next one where colours start again
 
 
 @own_style()
@@ -33,7 +41,13 @@ def scatter_figure(
     for number, group in enumerate(dict.fromkeys(groups)):
         chosen = groups == group
         axes.scatter(
-            scores[chosen], dice[chosen], s=14, alpha=0.7, color=colour(number), label=str(group)
+            scores[chosen],
+            dice[chosen],
+            s=14,
+            alpha=0.7,
+            color=colour(number),
+            marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
+            label=str(group),
         )
     if domains is not None:
         legend_below(figure, axes)

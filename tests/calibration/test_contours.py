@@ -17,6 +17,7 @@ from nnunetv2_le.calibration.contours import (
     signed_distance_mm,
 )
 from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.evaluation.overlap import label_boxes
 
 SPACING = (2.0, 1.0, 0.5)
 
@@ -46,6 +47,19 @@ def test_distances_equal_brute_force(seed):
     segmentation = blob(generator, (8.5, 6, 4), 4.0)
     found = boundary_distances(reference, segmentation, spacing_mm=SPACING)
     assert (found.outer_mm, found.inner_mm) == pytest.approx(brute_force(reference, segmentation))
+
+
+@given(st.integers(0, 30))
+def test_distances_in_the_box_of_a_label_are_those_of_the_volume(seed):
+    generator = np.random.default_rng(seed)
+    reference = blob(generator, (8, 7, 5), 4.5)
+    segmentation = blob(generator, generator.uniform(5, 9, size=3), 4.0)
+    (box,) = label_boxes([one.astype(np.int32) for one in (reference, segmentation)], [1])
+    found, boxed = (
+        boundary_distances(*pair, spacing_mm=SPACING, tolerated_share=0.1)
+        for pair in ((reference, segmentation), (reference[box], segmentation[box]))
+    )
+    assert boxed == found
 
 
 @given(st.integers(0, 30))

@@ -219,6 +219,26 @@ def test_voxels_are_drawn_evenly_and_the_same_each_time(tmp_path: Path, monkeypa
     np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
+def test_fused_dice_does_not_depend_on_how_voxels_are_cut(tmp_path: Path, monkeypatch: Any) -> None:
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    file = write_labels(prediction.segmentation(), files[0], tmp_path / "labels.nii.gz")
+    reference = read_reference(file, prediction, predictor.model)
+    whole = observe(prediction, reference, fold="0")["fused_dice"]
+    monkeypatch.setattr(observed_case, "_PIECE_VALUES", 1000)
+    np.testing.assert_array_equal(observe(prediction, reference, fold="0")["fused_dice"], whole)
+
+
+def test_fewer_voxels_are_drawn_where_members_and_channels_are_many(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(observed_case, "MAX_LOGITS", 1000)
+    predictor, prediction, files = predicted(MODEL, tmp_path)
+    file = write_labels(prediction.segmentation(), files[0], tmp_path / "labels.nii.gz")
+    reference = read_reference(file, prediction, predictor.model)
+    members, channels, voxels = observe(prediction, reference, fold="0")["logits"].shape
+    assert voxels == 1000 // (members * channels)
+
+
 def test_truth_is_the_channel_or_one_mask_a_region() -> None:
     labels = np.array([0, 4, 2, 7, -1])
     classes = Labels(("a", "b"), (2, 4))

@@ -3,6 +3,7 @@
 import pytest
 
 from nnunetv2_le.calibration.calibration_file import Calibration, Identity
+from nnunetv2_le.calibration.contours import ContourMargins, LabelMargins
 from nnunetv2_le.calibration.flag import WorkloadPoint
 from nnunetv2_le.calibration.held_out import HeldOutFigures
 from nnunetv2_le.calibration.report_lines import report_lines, workload_lines
@@ -20,6 +21,15 @@ def test_what_counts_equally_is_said_where_patients_have_several_cases(
     assert f"40 labelled cases, {num_groups} patients" in first
     assert "held out of every fit but" in first
     assert ("Patients count equally" in first) == is_said
+
+
+def test_margins_of_a_hundred_labels_are_not_all_listed() -> None:
+    identity = Identity(**dict.fromkeys(NAMED, "x"), **dict.fromkeys(LISTED, ("x",)), checksums={})
+    labels = {f"label_{number}": LabelMargins(None, 1.0) for number in range(104)}
+    margins = ContourMargins(labels, 0.1, num_cases=40, num_groups=40, tolerated_share=0.0)
+    lines = report_lines(Calibration(identity, 40, 40, contours=margins), HeldOutFigures())
+    (line,) = [line for line in lines if line.startswith("Contours")]
+    assert line.endswith("label_7 1.0 mm inside, no bound outside and 96 more.")
 
 
 def test_the_curve_is_shown_from_end_to_end() -> None:

@@ -45,7 +45,7 @@ def test_other_labels_are_said(tmp_path, caplog):
     dataset["labels"] = {"background": 0, "front": 1, "rear": 2}
     file.write_text(json.dumps(dataset))
     command(tmp_path / "out", ("one", methods[0]), ("other", methods[1]), more=["--no_figures"])
-    assert "one has the labels front, back and other has front, rear" in caplog.text
+    assert "different labels (only one: back; only other: rear)" in caplog.text
 
 
 def test_stock_method_without_scores_takes_part_in_the_quality_table(tmp_path):

@@ -294,7 +294,20 @@ def test_fewer_than_three_cases_have_no_correlation_but_figures(tmp_path):
     row = evaluation.score_table.set_index(["subset", "score"]).loc[("all", "consensus_dice")]
     assert np.isnan(row["spearman_dice"])
     assert np.isfinite(row["aurc"])
-    assert any("2 cases have it and Dice, 3 are needed" in p.problem for p in evaluation.problems)
+    few = [p.problem for p in evaluation.problems if "3 are needed" in p.problem]
+    assert few == [
+        f"4 scores over {subset}: 2 cases have Dice, 3 are needed"
+        for subset in ("all", "label=front", "label=back")
+    ]
+
+
+def test_a_score_that_few_cases_have_is_named(tmp_path):
+    made = make(tmp_path)
+    table = pd.read_csv(made.out / "uncertainty.csv")
+    table.loc[2:, "sometimes"] = np.nan
+    table.to_csv(made.out / "uncertainty.csv", index=False)
+    problems = [p.problem for p in evaluate(made).problems]
+    assert "score sometimes over all: 1 cases have it and Dice, 3 are needed" in problems
 
 
 def test_case_without_scores_is_named(tmp_path):

@@ -9,7 +9,14 @@ from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region
 from sklearn.metrics import f1_score, jaccard_score
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.overlap import confusion, joint_histogram, label_map
+from nnunetv2_le.evaluation.overlap import (
+    confusion,
+    joint_histogram,
+    label_boxes,
+    label_map,
+    label_mask,
+)
+from nnunetv2_le.evaluation.surface_distance import surface_distances
 
 LABEL_MAPS = arrays(np.int32, (2, 3, 4), elements=st.integers(0, 4))
 
@@ -59,6 +66,26 @@ def test_large_and_negative_label_values_are_counted():
 def test_unknown_values_are_counted_on_either_side():
     histogram = joint_histogram(np.array([0, 7, 1, 7]), np.array([0, 7, 9, 1]))
     assert histogram.unknown_values((0, 1)) == {7: 2, 9: 1}
+
+
+@given(LABEL_MAPS, LABEL_MAPS, st.sampled_from([1, 4, 9, (1, 2), (0, 3)]))
+def test_a_box_holds_all_that_distances_depend_on(reference, prediction, label):
+    (box,) = label_boxes([reference, prediction], [label])
+    whole, boxed = (
+        surface_distances(*(label_mask(one, label) for one in pair), spacing_mm=(3.0, 1.0, 0.8))
+        for pair in ((reference, prediction), (reference[box], prediction[box]))
+    )
+    np.testing.assert_array_equal(list(vars(boxed).values()), list(vars(whole).values()))
+
+
+def test_a_box_is_thin_only_where_the_image_is():
+    labels = np.zeros((1, 5, 6), dtype=np.int32)
+    labels[0, 2, 3] = 1
+    nothing = slice(0, 0)
+    assert label_boxes([labels], [1, 2]) == [
+        (slice(0, 1), slice(1, 4), slice(2, 5)),
+        (nothing, nothing, nothing),
+    ]
 
 
 def test_shapes_must_agree():

@@ -71,6 +71,13 @@ def test_consensus_ties_go_to_the_smaller_foreground_label():
     assert consensus([np.array([2], np.int32), np.array([1], np.int32)]).tolist() == [1]
 
 
+def test_consensus_has_the_most_votes_and_of_equal_ones_the_first():
+    raters = list(np.random.default_rng(0).integers(0, 4, size=(6, 5, 40)))
+    order = [1, 2, 3, 0]
+    votes = np.stack([np.sum([rater == value for rater in raters], axis=0) for value in order])
+    np.testing.assert_array_equal(consensus(raters), np.array(order)[votes.argmax(axis=0)])
+
+
 def test_no_rater_is_refused():
     with pytest.raises(InputError, match="at least one member and one rater"):
         generalized_energy_distance(random_maps(0, 1), [], labels=(1,))

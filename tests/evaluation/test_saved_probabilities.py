@@ -1,9 +1,12 @@
 """Saved probabilities: pieces equal the whole, in little memory, and broken files are named."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.evaluation import saved_probabilities
 from nnunetv2_le.evaluation.saved_probabilities import decided, iterate_slabs, segmentation_of
 from nnunetv2_le.types import Labels
 
@@ -20,6 +23,41 @@ def test_slabs_joined_equal_the_array(tmp_path, monkeypatch, whole_bytes, dtype,
     slabs = list(iterate_slabs(tmp_path / "case.npz", shape=(7, 5, 6), whole_bytes=whole_bytes))
     assert [slab.start for slab, _ in slabs] == [0, 2, 4, 6]
     assert (np.concatenate([part for _, part in slabs], axis=1) == array).all()
+
+
+def test_each_byte_is_unpacked_twice_however_many_channels_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_probabilities, "_PACKED_BYTES", 7)
+    array = np.random.default_rng(0).random((40, 4, 5, 6))
+    np.savez_compressed(tmp_path / "case.npz", probabilities=array)
+    unpacked, following = [], saved_probabilities._Unpacked._next
+
+    def counted(stream, most):
+        unpacked.append(following(stream, most))
+        return unpacked[-1]
+
+    monkeypatch.setattr(saved_probabilities._Unpacked, "_next", counted)
+    parts = [p for _, p in iterate_slabs(tmp_path / "case.npz", shape=(4, 5, 6), whole_bytes=0)]
+    assert (np.concatenate(parts, axis=1) == array).all()
+    assert sum(map(len, unpacked)) < 2.1 * array.nbytes
+
+
+def test_slabs_of_many_channels_are_thinner(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_probabilities, "_SLAB_VALUES", 40 * 60)
+    np.savez(tmp_path / "case.npz", probabilities=np.zeros((40, 4, 5, 6)))
+    parts = [p for _, p in iterate_slabs(tmp_path / "case.npz", shape=(4, 5, 6))]
+    assert [part.shape[1] for part in parts] == [2, 2]
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 2**28])
+def test_a_damaged_byte_is_noticed(tmp_path, whole_bytes):
+    np.savez(tmp_path / "case.npz", probabilities=np.zeros((3, 20, 30, 4)))
+    with zipfile.ZipFile(tmp_path / "case.npz") as archive:
+        (entry,) = archive.infolist()
+    with (tmp_path / "case.npz").open("r+b") as file:
+        file.seek(entry.header_offset + entry.file_size // 2)
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"case\.npz holds no array"):
+        list(iterate_slabs(tmp_path / "case.npz", shape=(20, 30, 4), whole_bytes=whole_bytes))
 
 
 def test_segmentation_is_the_most_probable_class(tmp_path):

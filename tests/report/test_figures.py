@@ -103,6 +103,25 @@ def test_legends_lie_outside_the_curves():
     assert legend.get_texts()[0].get_text().startswith("score (AURC")
 
 
+def test_the_legend_of_many_reliability_curves_covers_none_of_them():
+    histogram = CalibrationHistogram(2)
+    histogram.add(np.array([[0.3], [0.7]]), np.array([1]))
+    bins = {f"region {number}": histogram.reliability() for number in range(20)}
+    figure = reliability_figure(bins)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    assert len(figure.legends[0].get_texts()) == 21
+
+
+def test_thirty_domains_are_told_apart():
+    domains = [f"site {number}" for number in range(30)]
+    figure = scatter_figure(np.arange(30.0), np.arange(30.0), score_name="aula", domains=domains)
+    looks = {
+        (tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes())
+        for points in figure.axes[0].collections
+    }
+    assert len(looks) == 30
+
+
 def test_reliability_figure_draws_filled_bins():
     histogram = CalibrationHistogram(2)
     histogram.add(np.array([[0.9, 0.3], [0.1, 0.7]]), np.array([0, 0]))
