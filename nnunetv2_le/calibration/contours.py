@@ -191,26 +191,18 @@ def contours(
     spacing_mm: Sequence[float],
 ) -> tuple[Bool[np.ndarray, "*space"], Bool[np.ndarray, "*space"]]:
     """The inner and the outer mask of a new segmentation of one label."""
+    inner = np.zeros_like(segmentation)
+    outer = np.full_like(segmentation, margins.outer_mm is None)
     if not segmentation.any():
-        is_everywhere = margins.outer_mm is None
-        return np.zeros_like(segmentation), np.full_like(segmentation, is_everywhere)
-    signed = signed_distance_mm(segmentation, spacing_mm=spacing_mm)
-    outer = (
-        np.ones_like(segmentation)
-        if margins.outer_mm is None
-        else signed <= margins.outer_mm + _ROUNDING_MM
-    )
-    return signed < -margins.inner_mm - _ROUNDING_MM, outer
-
-
-def signed_distance_mm(
-    segmentation: Bool[np.ndarray, "*space"], *, spacing_mm: Sequence[float]
-) -> Float[np.ndarray, "*space"]:
-    """Distance to the mask (positive, outside) or to the outside (negative, inside), in mm."""
-    if not segmentation.any():
-        return np.full(segmentation.shape, np.inf)
-    depth = _depth(segmentation, spacing_mm, thick=_thick(segmentation))
-    return np.where(segmentation, -depth, _distance(~segmentation, spacing_mm))
+        return inner, outer
+    box = _box(segmentation)
+    depth = _depth(segmentation[box], spacing_mm, thick=_thick(segmentation))
+    inner[box] = depth > margins.inner_mm + _ROUNDING_MM
+    if margins.outer_mm is not None:
+        within = margins.outer_mm + _ROUNDING_MM
+        wide = _widened(box, segmentation.shape, [int(within // size) + 1 for size in spacing_mm])
+        outer[wide] = _distance(~segmentation[wide], spacing_mm) <= within
+    return inner, outer
 
 
 def _distance(outside: np.ndarray, spacing_mm: Sequence[float]) -> Float[np.ndarray, "*space"]:
@@ -243,3 +235,13 @@ def _box(mask: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
     """The smallest box that holds a mask."""
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
     return tuple(box)
+
+
+def _widened(
+    box: tuple[slice, ...], shape: tuple[int, ...], voxels: Sequence[int]
+) -> tuple[slice, ...]:
+    """A box with some voxels more at either side of each axis, within the image."""
+    return tuple(
+        slice(max(0, span.start - more), min(size, span.stop + more))
+        for span, size, more in zip(box, shape, voxels, strict=True)
+    )
