@@ -22,12 +22,7 @@ from nnunetv2_le.cli.train_arguments import (
     add_train_arguments,
     build_request,
 )
-from nnunetv2_le.errors import (
-    CheckpointError,
-    LayerEnsembleError,
-    ModelFolderError,
-    SettingError,
-)
+from nnunetv2_le.errors import LayerEnsembleError, SettingError
 
 logger = logging.getLogger("nnunetv2_le.cli.train")
 
@@ -182,6 +177,7 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    from nnunetv2_le.training.own_checkpoints import load_for_validation
     from nnunetv2_le.training.preconditions import require_previous_stage
 
     trainer = get_trainer_from_args(
@@ -202,13 +198,14 @@ def _train(request: TrainRequest, dataset: str, *, fold: int | str) -> None:
     if not request.only_validation:
         trainer.run_training()
     if request.validate_best:
-        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_best.pth"))
+        load_for_validation(trainer, "checkpoint_best.pth")
     trainer.perform_actual_validation(request.export_probabilities)
 
 
 def _load(trainer: Any, request: TrainRequest) -> None:
     """The checkpoint to continue, validate or start from, as nnU-Net's own command does it."""
     from nnunetv2_le.training.frozen_trainer import LayerEnsembleTrainerFrozen
+    from nnunetv2_le.training.own_checkpoints import load_for_validation, load_to_continue
     from nnunetv2_le.training.pretrained import (
         carry_over_decoder_heads,
         read_weights,
@@ -220,74 +217,13 @@ def _load(trainer: Any, request: TrainRequest) -> None:
     if isinstance(trainer, LayerEnsembleTrainerFrozen):  # it takes the file over as a whole
         trainer.stock_checkpoint, weights = file, None
     if request.only_validation:
-        _load_checkpoint(trainer, _checkpoint(trainer, "checkpoint_final.pth"))
+        load_for_validation(trainer, "checkpoint_final.pth")
     elif request.continue_training:
-        _continue(trainer, needs_one=isinstance(trainer, LayerEnsembleTrainerFrozen))
+        load_to_continue(trainer, needs_one=isinstance(trainer, LayerEnsembleTrainerFrozen))
     elif file is not None and weights is not None:
         trainer.initialize()
         take_over_trunk(trainer.network, weights, file)
         carry_over_decoder_heads(trainer.network, weights)
-
-
-def _continue(trainer: Any, *, needs_one: bool) -> None:
-    """Load the checkpoint that nnU-Net would go on with.
-
-    Where there is none nnU-Net begins anew, for a retrofit with a model that was perhaps not named.
-    """
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-    files = [file for name in names if (file := Path(trainer.output_folder) / name).is_file()]
-    if files:
-        _require_newest(files)
-        _load_checkpoint(trainer, files[0])
-    elif needs_one:
-        raise CheckpointError(
-            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
-            "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
-        )
-    else:
-        logger.warning(
-            "No checkpoint to continue in %s: a new training starts.", trainer.output_folder
-        )
-
-
-def _require_newest(files: Sequence[Path]) -> None:
-    """Refuse to finish a training again after which another one was begun and interrupted.
-
-    nnU-Net would go on with the final checkpoint, which has nothing left to train, and remove the
-    latest one at its end.
-    """
-    first, *others = files
-    for other in others:
-        is_latest = other.stem == "checkpoint_latest"  # then the first one is checkpoint_final
-        if is_latest and other.stat().st_mtime > first.stat().st_mtime:
-            raise CheckpointError(
-                f"{first} is older than {other.name} beside it: a new training was interrupted, "
-                f"and --c would finish the old one and remove {other.name}. Move {first.name} "
-                "elsewhere to continue the new training, or validate the old one with --val."
-            )
-
-
-def _load_checkpoint(trainer: Any, file: Path) -> None:
-    if not trainer.was_initialized:
-        trainer.initialize()
-    try:
-        trainer.load_checkpoint(str(file))
-    except Exception as error:  # whatever torch meets in a file that is cut off, or of other plans
-        reason = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(
-            f"{file} cannot be loaded ({type(error).__name__}: {reason}). If it was cut off while "
-            "it was written, remove it: --c takes checkpoint_final, else checkpoint_latest, else "
-            "checkpoint_best. If plans or trainer have changed since, train again."
-        ) from error
-
-
-def _checkpoint(trainer: Any, name: str) -> Path:
-    file = Path(trainer.output_folder) / name
-    if not file.is_file():
-        raise ModelFolderError(
-            f"Validation needs {file}, which is missing. Finish the training first."
-        )
-    return file
 
 
 def _text(file: Path | None) -> str | None:
