@@ -90,6 +90,12 @@ def _set_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetFolders:
     return NnunetFolders(*(root / variable for variable in NNUNET_VARIABLES))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: at the end no worker waits for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup() -> None:
     """beartype checks one item of a sequence, drawn by chance: the same one in every run."""
     random.seed(0)

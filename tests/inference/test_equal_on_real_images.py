@@ -12,7 +12,7 @@ from nnunetv2_le.inference.settings import PredictionSettings
 
 pytestmark = pytest.mark.slow
 
-NUM_VOLUMES, NUM_SLICES = 3, 8
+NUM_VOLUMES, NUM_SLICES = 2, 5
 
 
 @pytest.mark.parametrize("mirroring", [True, False])
