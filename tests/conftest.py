@@ -49,6 +49,13 @@ def progress_is_not_drawn() -> Iterator[Any]:
         yield drawing
 
 
+@pytest.fixture(scope="session", autouse=True)
+def threads_stay_as_they_are() -> Iterator[None]:
+    """Commands take every processor, as nnU-Net's do; the workers of the tests share them."""
+    with mock.patch("torch.set_num_threads"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_root(request: pytest.FixtureRequest) -> Path:
     """The folder with the real data sets; skips the test where there is none."""

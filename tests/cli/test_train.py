@@ -1,7 +1,6 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,12 +25,9 @@ def folders(module_nnunet_folders: NnunetFolders) -> NnunetFolders:
 
 
 @pytest.fixture(autouse=True)
-def surroundings_are_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command sets an environment variable and the number of threads."""
+def surroundings_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sets an environment variable."""
     monkeypatch.setenv("nnUNet_extTrainer", "")
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def call(arguments: str) -> int:
@@ -51,7 +47,6 @@ def test_arguments_and_defaults_are_those_of_nnunetv2_train(
     """nnU-Net's own parser is asked what it would train; only the default trainer differs."""
     asked: list[Any] = []
     monkeypatch.setattr(run_training, "run_training", lambda *args, **_: asked.append(args))
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     for line in (
         "4 3d_fullres 0 -device cpu",
         "Dataset004_X 2d all -device cpu -tr T -p P -pretrained_weights W -num_gpus 3 --npz --val "

@@ -1,6 +1,5 @@
 """The retrofit on generated data: a stock model, its heads, and what stays equal to the bit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,6 @@ TINY = "-device cpu -num_epochs 1 -num_iterations_per_epoch 2 -num_val_iteration
 COARSER_HEADS = ("extra_heads.", "decoder.seg_layers.0.")
 
 
-@pytest.fixture(autouse=True)
-def threads_are_restored() -> Iterator[None]:
-    """The command sets their number."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def stock(module_nnunet_folders: NnunetFolders) -> Any:
     prepare(DATASET, ["2d", "3d_fullres"])
@@ -51,12 +42,10 @@ def stock(module_nnunet_folders: NnunetFolders) -> Any:
 def retrofit(stock: Any, module_nnunet_folders: NnunetFolders) -> Path:
     """The model folder that the command trains."""
     file = Path(stock.output_folder) / "checkpoint_final.pth"
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as monkeypatch, processes_as_threads():
         monkeypatch.setenv("nnUNet_extTrainer", "")
         arguments = f"1 3d_fullres 0 {TINY} --frozen -pretrained_weights {file}"
         assert command.main(arguments.split()) == 0
-    torch.set_num_threads(threads)
     return module_nnunet_folders.results / DATASET.name / f"{FROZEN}__nnUNetPlans__3d_fullres"
 
 
