@@ -36,6 +36,7 @@ from scipy import ndimage
 
 from nnunetv2_le.calibration.conformal import conformal_quantile
 from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _ROUNDING_MM = 1e-6  # of equal distances to different voxels
 
@@ -118,12 +119,12 @@ def boundary_distances(
         allowed = int(tolerated_share * np.count_nonzero(reference & inside))
         outer = math.inf
         if segmentation.any():
-            box = _box(reference | segmentation)
+            box = bounding_box(reference | segmentation)
             distances = _distance(~segmentation[box], spacing_mm)[missed[box]]
             outer = _largest_but(distances, allowed)
     if added.any():
         allowed = int(tolerated_share * np.count_nonzero(segmentation & inside))
-        box, thick = _box(segmentation), _thick(segmentation)
+        box, thick = bounding_box(segmentation), _thick(segmentation)
         depth = _depth(segmentation[box], spacing_mm, thick=thick)
         inner = _largest_but(depth[added[box]], allowed)
     return BoundaryDistances(outer_mm=outer, inner_mm=inner, tolerated_share=tolerated_share)
@@ -195,12 +196,13 @@ def contours(
     outer = np.full_like(segmentation, margins.outer_mm is None)
     if not segmentation.any():
         return inner, outer
-    box = _box(segmentation)
+    box = bounding_box(segmentation)
     depth = _depth(segmentation[box], spacing_mm, thick=_thick(segmentation))
     inner[box] = depth > margins.inner_mm + _ROUNDING_MM
     if margins.outer_mm is not None:
         within = margins.outer_mm + _ROUNDING_MM
-        wide = _widened(box, segmentation.shape, [int(within // size) + 1 for size in spacing_mm])
+        reach = [int(within // size) + 1 for size in spacing_mm]
+        wide = bounding_box(segmentation, margin=reach)
         outer[wide] = _distance(~segmentation[wide], spacing_mm) <= within
     return inner, outer
 
@@ -229,19 +231,3 @@ def _depth(
 
 def _thick(image: np.ndarray) -> list[bool]:
     return [length > 1 for length in image.shape]
-
-
-def _box(mask: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
-    """The smallest box that holds a mask."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    return tuple(box)
-
-
-def _widened(
-    box: tuple[slice, ...], shape: tuple[int, ...], voxels: Sequence[int]
-) -> tuple[slice, ...]:
-    """A box with some voxels more at either side of each axis, within the image."""
-    return tuple(
-        slice(max(0, span.start - more), min(size, span.stop + more))
-        for span, size, more in zip(box, shape, voxels, strict=True)
-    )

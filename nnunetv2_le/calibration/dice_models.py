@@ -25,7 +25,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit, logit
-from sklearn import config_context
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 
@@ -196,14 +195,12 @@ def choose_model(
     }
     if len(np.unique(groups)) >= len(columns):
         fits[_ALL_SCORES] = partial(fit_linear, columns=columns)
-    # hundreds of small fits: scikit-learn's checks of what is checked here would take most of them
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        errors = _held_out_errors(fits, scores, dice, groups=groups, seed=seed)
-        best = candidates[0]
-        for other in fits:
-            if _is_clear(errors[best] - errors[other]):
-                best = other
-        return fits[best](scores, dice)
+    errors = _held_out_errors(fits, scores, dice, groups=groups, seed=seed)
+    best, *others = fits
+    for other in others:
+        if _is_clear(errors[best] - errors[other]):
+            best = other
+    return fits[best](scores, dice)
 
 
 def _held_out_errors(

@@ -38,8 +38,9 @@ FUSED = "fused"
 """Name of the fused prediction among the members whose logits are kept."""
 
 MAX_VOXELS = 100_000
-_PIECE_VALUES = 2**24  # of one member's logits that are fused at one time
 MAX_LOGITS = 2**24  # 32 MiB of a case, whatever it has of members and channels
+
+_PIECE_VALUES = 2**24  # of one member's logits that are fused at one time
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from nnunetv2_le.evaluation.surface_distance import surface_distances
 from nnunetv2_le.evaluation.volumes import read_segmentation
 from nnunetv2_le.inference.voxel_volume import has_nominal_thickness
 from nnunetv2_le.types import LabelValue
+from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _LISTED = 5  # unknown values of a case
 
@@ -263,10 +264,7 @@ def _region_of_interest(images: _Images, dataset: EvaluationDataset, margin: int
     foreground |= np.isin(images.prediction, np.concatenate(values))
     if not margin or not foreground.any():
         return foreground
-    box = tuple(
-        slice(max(0, part.start - margin), part.stop + margin)
-        for part in ndimage.find_objects(foreground.view(np.uint8))[0]
-    )
+    box = bounding_box(foreground, margin=margin)
     foreground[box] = ndimage.binary_dilation(foreground[box], iterations=margin)
     return foreground
 

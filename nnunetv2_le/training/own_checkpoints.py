@@ -4,7 +4,6 @@ nnU-Net's rule: checkpoint_final, else checkpoint_latest, else checkpoint_best.
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,19 @@ def load_to_continue(trainer: Any, *, needs_one: bool) -> None:
         CheckpointError: it cannot be loaded, it is older than what an interrupted training left, or
             there is none and ``needs_one``.
     """
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-    files = [file for name in names if (file := Path(trainer.output_folder) / name).is_file()]
-    if files:
-        _require_newest(files)
-        _load(trainer, files[0])
+    folder = Path(trainer.output_folder)
+    files = (folder / f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))
+    file = next((file for file in files if file.is_file()), None)
+    if file is not None:
+        _require_newest(folder)
+        _load(trainer, file)
     elif needs_one:
         raise CheckpointError(
-            f"--c goes on with an interrupted training of heads; {trainer.output_folder} has no "
+            f"--c goes on with an interrupted training of heads; {folder} has no "
             "checkpoint. Start it again without --c, with the -pretrained_weights that you named."
         )
     else:
-        logger.warning(
-            "No checkpoint to continue in %s: a new training starts.", trainer.output_folder
-        )
+        logger.warning("No checkpoint to continue in %s: a new training starts.", folder)
 
 
 def load_for_validation(trainer: Any, name: str) -> None:
@@ -59,21 +57,21 @@ def load_for_validation(trainer: Any, name: str) -> None:
     _load(trainer, file)
 
 
-def _require_newest(files: Sequence[Path]) -> None:
+def _require_newest(folder: Path) -> None:
     """Refuse to finish a training again after which another one was begun and interrupted.
 
     nnU-Net would go on with the final checkpoint, which has nothing left to train, and remove the
     latest one at its end.
     """
-    first, *others = files
-    for other in others:
-        is_latest = other.stem == "checkpoint_latest"  # then the first one is checkpoint_final
-        if is_latest and other.stat().st_mtime > first.stat().st_mtime:
-            raise CheckpointError(
-                f"{first} is older than {other.name} beside it: a new training was interrupted, "
-                f"and --c would finish the old one and remove {other.name}. Move {first.name} "
-                "elsewhere to continue the new training, or validate the old one with --val."
-            )
+    final, latest = (folder / f"checkpoint_{name}.pth" for name in ("final", "latest"))
+    if not (final.is_file() and latest.is_file()):
+        return
+    if latest.stat().st_mtime > final.stat().st_mtime:
+        raise CheckpointError(
+            f"{final} is older than {latest.name} beside it: a new training was interrupted, and "
+            f"--c would finish the old one and remove {latest.name}. Move {final.name} elsewhere "
+            "to continue the new training, or validate the old one with --val."
+        )
 
 
 def _load(trainer: Any, file: Path) -> None:

@@ -25,6 +25,7 @@ Deviations:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -98,17 +99,23 @@ def boundary_ratio(values: Float[np.ndarray, "depth height width"], mask: MaskRe
 
 
 def bounding_box(
-    mask: Bool[np.ndarray, "depth height width"], *, margin: int = 0
-) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask, wider by a margin; empty for an empty mask."""
+    mask: Bool[np.ndarray, "*space"], *, margin: int | Sequence[int] = 0
+) -> tuple[slice, ...]:
+    """The smallest box that holds a mask; empty for an empty mask.
+
+    Args:
+        mask: of any number of axes.
+        margin: voxels by which the box is wider within the image, one number or one an axis.
+    """
     spans = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple(other for other in range(3) if other != axis)
+    for axis, more in enumerate(np.broadcast_to(margin, mask.ndim).tolist()):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
         hits = np.flatnonzero(mask.any(axis=others))
         if not len(hits):
-            return (slice(0, 0), slice(0, 0), slice(0, 0))
-        spans.append(slice(max(0, int(hits[0]) - margin), min(length, int(hits[-1]) + 1 + margin)))
-    return (spans[0], spans[1], spans[2])
+            return (slice(0, 0),) * mask.ndim
+        first, last = int(hits[0]), int(hits[-1])
+        spans.append(slice(max(0, first - more), min(mask.shape[axis], last + 1 + more)))
+    return tuple(spans)
 
 
 def patch_max(

@@ -122,3 +122,5 @@ def test_bounding_box_of_one_voxel_and_of_none():
     mask[0, 2, 5] = True
     assert bounding_box(mask) == (slice(0, 1), slice(2, 3), slice(5, 6))
     assert bounding_box(mask, margin=1) == (slice(0, 2), slice(1, 4), slice(4, 6))
+    assert bounding_box(mask, margin=(0, 1, 3)) == (slice(0, 1), slice(1, 4), slice(2, 6))
+    assert bounding_box(mask[0]) == (slice(2, 3), slice(5, 6))
