@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from nnunetv2_le.cli.argument_types import not_empty, path
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict import model_folder
 from nnunetv2_le.cli.predict_arguments import DEVICES, parse_fold
@@ -85,7 +86,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
     parser.add_argument(
-        "-m", type=Path, help="the model's folder, TRAINER__PLANS__CONFIGURATION, instead of -d -c"
+        "-m", type=path, help="the model's folder, TRAINER__PLANS__CONFIGURATION, instead of -d -c"
     )
     parser.add_argument(
         "-f",
@@ -95,29 +96,32 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="folds; each is calibrated on its own validation cases (default: 0 1 2 3 4)",
     )
     parser.add_argument(
-        "-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)"
+        "-chk",
+        type=not_empty,
+        default="checkpoint_final.pth",
+        help="checkpoint (default: checkpoint_final.pth)",
     )
 
 
 def _add_cases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i",
-        type=Path,
+        type=path,
         help="folder of labelled images instead of validation cases; all folds predict together",
     )
-    parser.add_argument("-ref", type=Path, help="their labels, one file a case")
+    parser.add_argument("-ref", type=path, help="their labels, one file a case")
     parser.add_argument(
         "-cases",
-        type=Path,
+        type=path,
         metavar="FILE.csv",
         help="table with the columns case and patient (or group): several cases of a patient "
         "count as one",
     )
     parser.add_argument(
-        "-o", type=Path, help="work folder (default: calibration_work in the model's folder)"
+        "-o", type=path, help="work folder (default: calibration_work in the model's folder)"
     )
     parser.add_argument(
-        "-prev_stage_predictions", type=Path, help="predictions of a cascade's previous stage"
+        "-prev_stage_predictions", type=path, help="predictions of a cascade's previous stage"
     )
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.cli.evaluate import evaluate_folder, report
 from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
-    output_folder,
 )
 from nnunetv2_le.errors import SettingError, first_few
 
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=FOLDER",
         help="A name for each method and the folder with its predictions.",
     )
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="Where results go.")
+    parser.add_argument("-o", type=path, required=True, metavar="FOLDER", help="Where results go.")
     add_options(parser)
     return parser
 
@@ -80,7 +80,7 @@ def build_request(arguments: argparse.Namespace) -> CompareRequest:
         predictions[name] = Path(folder)
     if len(predictions) < 2:
         raise SettingError("-pred needs at least two methods; nnUNetv2_le_evaluate takes one")
-    return CompareRequest(options_of(arguments), predictions, output_folder(arguments.o))
+    return CompareRequest(options_of(arguments), predictions, arguments.o)
 
 
 def run(request: CompareRequest) -> "dict[str, Evaluation]":

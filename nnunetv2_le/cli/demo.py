@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.errors import LayerEnsembleError
 
@@ -74,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_le_demo",
         description="Layer ensembles on generated phantoms, end to end, in a few minutes on a CPU.",
     )
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="Where everything is written.")
+    parser.add_argument(
+        "-o", type=path, required=True, metavar="FOLDER", help="Where everything is written."
+    )
     parser.add_argument(
         "-device",
         choices=("cpu", "cuda", "mps"),
@@ -85,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def build_request(arguments: argparse.Namespace) -> DemoRequest:
     """Arguments to request."""
-    return DemoRequest(output=Path(arguments.o), device=arguments.device)
+    return DemoRequest(output=arguments.o, device=arguments.device)
 
 
 def run(request: DemoRequest) -> list[CaseRow]:

@@ -13,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
-    optional_path,
     options_of,
-    output_folder,
 )
 from nnunetv2_le.errors import InputError, SettingError
 
@@ -63,11 +62,17 @@ def build_parser() -> argparse.ArgumentParser:
         description="Does the uncertainty find the failures? Metrics, curves and figures.",
     )
     parser.add_argument(
-        "-pred", required=True, metavar="FOLDER", help="Output of nnUNetv2_le_predict."
+        "-pred",
+        type=path,
+        required=True,
+        metavar="FOLDER",
+        help="Output of nnUNetv2_le_predict.",
     )
-    parser.add_argument("-o", metavar="FOLDER", help="Default: FOLDER of -pred / evaluation.")
     parser.add_argument(
-        "-i", metavar="FOLDER", help="Images, shown in the figures of single cases."
+        "-o", type=path, metavar="FOLDER", help="Default: FOLDER of -pred / evaluation."
+    )
+    parser.add_argument(
+        "-i", type=path, metavar="FOLDER", help="Images, shown in the figures of single cases."
     )
     parser.add_argument(
         "-num_case_figures", type=int, default=3, help="Cases of lowest Dice to draw. Default: 3."
@@ -79,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-m",
+        type=path,
         metavar="MODEL_FOLDER",
         help="With --skip_heads: predict the heads of the images in -i anew, writing none of them.",
     )
@@ -98,15 +104,14 @@ def build_request(arguments: argparse.Namespace) -> EvaluateRequest:
         raise SettingError(
             "-m is for --skip_heads and needs the images: give --skip_heads and -i too"
         )
-    prediction = Path(arguments.pred)
     return EvaluateRequest(
         options=options_of(arguments),
-        prediction=prediction,
-        output=prediction / "evaluation" if arguments.o is None else output_folder(arguments.o),
+        prediction=arguments.pred,
+        output=arguments.o or arguments.pred / "evaluation",
         skip_heads=arguments.skip_heads,
         num_case_figures=arguments.num_case_figures,
-        images=optional_path(arguments.i),
-        model=optional_path(arguments.m),
+        images=arguments.i,
+        model=arguments.m,
         device=arguments.device,
         checkpoint_name=arguments.chk,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.errors import SettingError
 
 if TYPE_CHECKING:
@@ -82,15 +83,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "-ref",
+        type=path,
         required=True,
         nargs="+",
         metavar="FOLDER",
         help="Reference labels. Several folders are several raters; so are files CASE_r0, CASE_r1, "
         "... in one folder.",
     )
-    add("-djfile", metavar="FILE", help="dataset.json. Default: the prediction's.")
-    add("-pfile", metavar="FILE", help="plans.json. Default: the prediction's.")
-    add("-cases", metavar="FILE", help="CSV with a column 'case', for -domain and -patient.")
+    add("-djfile", type=path, metavar="FILE", help="dataset.json. Default: the prediction's.")
+    add("-pfile", type=path, metavar="FILE", help="plans.json. Default: the prediction's.")
+    add(
+        "-cases",
+        type=path,
+        metavar="FILE",
+        help="CSV with a column 'case', for -domain and -patient.",
+    )
     add("-domain", metavar="COLUMN", help="Column of -cases: figures for each domain too.")
     add("-patient", metavar="COLUMN", help="Column of -cases: the bootstrap draws whole patients.")
     add("-tolerance_mm", type=float, default=1.0, help="Of surface Dice. Default: 1.")
@@ -135,10 +142,10 @@ def options_of(arguments: argparse.Namespace) -> Options:
     if arguments.np is not None and arguments.np < 1:
         raise SettingError(f"-np must be at least 1, got {arguments.np}")
     return Options(
-        references=tuple(Path(folder) for folder in arguments.ref),
-        dataset_file=optional_path(arguments.djfile),
-        plans_file=optional_path(arguments.pfile),
-        case_table=optional_path(arguments.cases),
+        references=tuple(arguments.ref),
+        dataset_file=arguments.djfile,
+        plans_file=arguments.pfile,
+        case_table=arguments.cases,
         domain_column=arguments.domain,
         patient_column=arguments.patient,
         distances=not arguments.no_distances,
@@ -151,22 +158,6 @@ def options_of(arguments: argparse.Namespace) -> Options:
         figures=not arguments.no_figures,
         num_processes=_default_processes() if arguments.np is None else arguments.np,
     )
-
-
-def output_folder(text: str) -> Path:
-    """The folder of ``-o``.
-
-    Raises:
-        SettingError: if it has no name.
-    """
-    if not text.strip():
-        raise SettingError(f"-o takes the folder for results, got {text!r}; name one")
-    return Path(text)
-
-
-def optional_path(text: str | None) -> Path | None:
-    """A path, if the user named one."""
-    return None if text is None else Path(text)
 
 
 def _require_numbers(arguments: argparse.Namespace) -> None:

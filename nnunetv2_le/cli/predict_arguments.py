@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from nnunetv2_le.cli.argument_types import not_empty, path
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Fusion
 
@@ -218,26 +219,6 @@ def _workers(given: int | None, variable: str) -> int:
             "or unset it."
         )
     return int(text)
-
-
-def not_empty(text: str) -> str:
-    """The type of an argument that may not be empty.
-
-    Raises:
-        argparse.ArgumentTypeError: it is.
-    """
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected a name, got {text!r}")
-    return text
-
-
-def path(text: str) -> Path:
-    """The type of a path; an empty one would mean the current folder.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty.
-    """
-    return Path(not_empty(text))
 
 
 def parse_fold(text: str | int) -> int | str:

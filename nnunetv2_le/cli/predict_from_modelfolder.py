@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict_arguments import (
     PredictRequest,
     add_predict_arguments,
-    path,
 )
 from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,

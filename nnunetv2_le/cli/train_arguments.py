@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.errors import SettingError
 
 LENGTHS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
@@ -72,7 +73,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", default="nnUNetPlans", help="Plans. Default: %(default)s")
     add(
         "-pretrained_weights",
-        type=Path,
+        type=path,
         help="Checkpoint to start from. A layer ensemble takes over the trunk and, where the "
         "number of classes is the same, the decoder heads.",
     )

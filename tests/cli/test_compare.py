@@ -94,7 +94,6 @@ def test_without_a_bootstrap_the_table_of_differences_has_its_header(tmp_path):
         (["A=x", "correlation.tex=y"], "got 'correlation.tex'"),
         (["A=x", "b\nc=y"], "got 'b\\nc'"),
         (["A=x", " =y"], "got ' '"),
-        (["A=x", "B=y", "-o", ""], "-o takes the folder for results, got ''"),
         (["A=x", "B=y", "-seed", "-1"], "-seed must be 0 or more, got -1"),
         (["A=x", "B=y"], "is needed and cannot be read"),
     ],

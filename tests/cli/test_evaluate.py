@@ -147,7 +147,6 @@ def test_domains_get_rows_of_their_own_even_if_called_like_a_figure(tmp_path, co
             ["-num_bootstrap", "100000000000"],
             "between 0 and 100000, got 100000000000",
         ),
-        (["-o", ""], "-o takes the folder for results, got ''; name one"),
         (["-dice_thresholds", "1.5"], "must lie between 0 and 1"),
         (["-np", "0"], "-np must be at least 1"),
         (["-scores", "nonsense"], "no score is called"),

@@ -38,13 +38,6 @@ def test_a_variable_that_is_no_number_is_one_line(
     runs.require_one_clear_line(capsys, variable, "'abc'", "unset it")
 
 
-@pytest.mark.parametrize("flag", ["-i", "-o", "-m", "-chk", "-prev_stage_predictions"])
-def test_an_empty_name_is_not_the_current_folder(capsys: Any, flag: str):
-    with pytest.raises(SystemExit, match="2"):
-        main([*COMMON, flag, ""])
-    assert f"argument {flag}: expected a name, got ''" in capsys.readouterr().err
-
-
 def test_a_map_that_is_named_twice_is_one_map():
     assert request("-maps", "entropy", "heads_entropy", "entropy").maps == (
         "entropy",
