@@ -91,7 +91,7 @@ def conformal_quantile(
     order = np.argsort(values, kind="stable")
     covered = np.cumsum(group_weights(groups)[order]) * num_groups / (num_groups + 1)
     first = int(np.searchsorted(covered, 1 - alpha - _ROUNDING))
-    return float(values[order[min(first, len(values) - 1)]])
+    return float(values[order[first]])
 
 
 def controlled_threshold(

@@ -82,3 +82,8 @@ def test_the_threshold_is_the_mildest_that_obeys_the_equation():
     assert controlled_threshold(losses, 0.5, groups=groups) == 0
     assert controlled_threshold(losses, 0.49, groups=groups) == 1
     assert controlled_threshold(losses, 0.1, groups=groups) == 2
+
+
+def test_a_threshold_that_so_few_cases_cannot_support_is_refused_instead_of_the_mildest():
+    with pytest.raises(InputError, match=r"a flag at alpha .* needs at least 9 labelled"):
+        controlled_threshold(np.zeros((8, 2)), 0.1, groups=np.arange(8), purpose="a flag")

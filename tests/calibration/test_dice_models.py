@@ -115,3 +115,39 @@ def test_one_patient_cannot_be_cross_validated():
         InputError, match="at least 2 labelled patients for cross-validation, got 1"
     ):
         list(group_folds(np.zeros(5, dtype=int), 5))
+
+
+def test_two_patients_are_two_folds():
+    folds = [(a.tolist(), b.tolist()) for a, b in group_folds(np.array([4, 7, 4]), 5)]
+    assert sorted(folds) == [([0, 2], [1]), ([1], [0, 2])]
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_unit_of_a_score_does_not_matter_to_the_linear_model(unit):
+    table = made_up_table(40)
+    scaled = {name: values * unit for name, values in table.scores.items()}
+    models = [
+        fit_linear(scores, table.dice, columns=tuple(scores)) for scores in (table.scores, scaled)
+    ]
+    assert models[1].predict(scaled) == pytest.approx(models[0].predict(table.scores))
+
+
+def test_numbers_of_patients_may_have_gaps_and_decide_by_patient():
+    table = made_up_table(30)
+    groups = np.arange(30) // 2
+    settings = {"candidates": ("consensus_dice",), "columns": tuple(table.scores), "seed": 0}
+    models = [
+        choose_model(table.scores, table.dice, groups=numbers, **settings)
+        for numbers in (groups, 3 * groups + 5)
+    ]
+    assert models[0].kind == models[1].kind == "linear"
+
+
+def test_with_fewer_patients_than_columns_all_scores_are_out_of_the_question():
+    table = made_up_table(60, noise=0.05)
+    settings = {"candidates": ("consensus_dice",), "columns": tuple(table.scores), "seed": 0}
+    kinds = [
+        choose_model(table.scores, table.dice, groups=np.arange(60) % patients, **settings).kind
+        for patients in (len(table.scores) - 1, len(table.scores))
+    ]
+    assert kinds == ["isotonic", "linear"]

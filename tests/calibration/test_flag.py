@@ -1,5 +1,7 @@
 """The flag: risk by simulation, ties, groups, undefined scores, words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -153,3 +155,54 @@ def test_a_case_is_empty_before_it_is_an_outlier_before_it_is_to_review():
 def test_a_case_without_the_score_of_the_rule_is_refused():
     with pytest.raises(InputError, match="looks at predicted_dice, which the case does not have"):
         decide_case({"aula": 3.0}, rule=RULE, is_empty=False)
+
+
+def test_an_empty_segmentation_needs_no_score_and_says_no_other_reason():
+    assert decide_case({}, rule=RULE, is_empty=True).reason == "the segmentation is empty"
+    both = decide_case({}, rule=RULE, is_empty=True, outlier_quantile=0.99)
+    assert both.flag == "empty"
+    assert "further out than 99.0%" in both.reason
+
+
+@pytest.mark.parametrize(("settings", "edge"), [({}, 0.95), ({"outlier_alpha": 0.25}, 0.75)])
+def test_a_case_further_out_than_all_but_alpha_of_the_known_is_an_outlier(settings, edge):
+    for quantile, expected in ((edge, "out_of_distribution"), (edge - 1e-3, "ok"), (None, "ok")):
+        said = decide_case({}, rule=None, is_empty=False, outlier_quantile=quantile, **settings)
+        assert said.flag == expected
+    nothing_known = decide_case({}, rule=None, is_empty=False, outlier_quantile=float("nan"))
+    assert nothing_known.flag == "ok"
+
+
+def test_a_score_at_the_threshold_passes_in_both_directions():
+    assert RULE.flags(np.array([0.79, 0.8, 0.81])).tolist() == [True, False, False]
+    uncertainty = replace(RULE, score="entropy", higher_is_better=False)
+    assert uncertainty.flags(np.array([0.79, 0.8, 0.81])).tolist() == [False, False, True]
+    said = decide_case({"entropy": 0.81}, rule=uncertainty, is_empty=False)
+    assert said.reason == "entropy 0.81 lies above 0.8"
+
+
+def test_a_dice_that_equals_the_tolerance_is_not_poor():
+    scores, dice = np.arange(9) / 10, np.full(9, 0.7)
+    rule = fitted(scores, dice, tolerance=0.7)
+    assert (rule.poor, rule.workload) == (0, 0)
+    assert fitted(scores, dice, tolerance=1.0).poor == 1
+    with pytest.raises(SettingError, match=r"tolerated Dice between 0 and 1, got 0"):
+        fitted(scores, dice, tolerance=0)
+
+
+def test_nothing_found_where_nothing_is_is_never_poor():
+    scores, dice = np.arange(9) / 10, np.full(9, np.nan)
+    rule = fitted(scores, dice)
+    assert (rule.poor, rule.workload) == (0, 0)
+
+
+def test_the_numbers_of_cases_and_of_patients_are_kept():
+    rule = fitted(np.arange(20) / 20, np.full(20, 0.9), groups=np.arange(20) // 2)
+    assert (rule.num_cases, rule.num_groups) == (20, 10)
+
+
+def test_an_infinite_score_is_no_threshold():
+    scores = np.append(np.arange(8) / 10, np.inf)
+    rule = fitted(scores, np.append(np.full(8, 0.1), 0.9))
+    assert rule.threshold is None
+    assert rule.workload == rule.flags(scores).mean() == 1

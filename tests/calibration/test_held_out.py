@@ -8,9 +8,14 @@ import pytest
 from calibration.made_up_cases import made_up_cases
 
 from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases
-from nnunetv2_le.calibration.contours import BoundaryDistances
+from nnunetv2_le.calibration.contours import BoundaryDistances, LabelMargins
 from nnunetv2_le.calibration.fitting import FitSettings, require_enough_cases
-from nnunetv2_le.calibration.held_out import HeldOutFigures, held_out_figures
+from nnunetv2_le.calibration.held_out import (
+    HeldOutFigures,
+    _lies_between,
+    _over_folds,
+    held_out_figures,
+)
 from nnunetv2_le.calibration.prediction_sets import THRESHOLDS, CaseCurve, case_curve
 from nnunetv2_le.errors import InputError, SettingError
 
@@ -131,3 +136,30 @@ def test_a_senseless_tolerance_or_share_is_refused_before_anything_is_predicted(
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(SettingError, match="between 0 and 1"):
         require_enough_cases(30, replace(SETTINGS, outlier_alpha=0.0))
+
+
+@pytest.mark.parametrize("number", range(9, 16))
+def test_every_fold_leaves_as_many_patients_as_are_needed(number: int) -> None:
+    left: list[int] = []
+
+    def judge(known: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
+        left.append(len(known))
+        return {"figure": np.ones(len(asked))}
+
+    found = _over_folds(np.arange(number), 10, judge)
+    assert found == pytest.approx({"figure": 1} if number > 10 else {})
+    assert all(known >= 10 for known in left)
+    assert len(left) == (0 if number < 11 else number if number < 13 else 5)
+
+
+@pytest.mark.parametrize(
+    ("outer_mm", "inner_mm", "holds"),
+    [(2.0, 1.0, True), (2.1, 1.0, False), (2.0, 1.1, False), (math.inf, 0.0, False)],
+)
+def test_a_boundary_lies_between_contours_if_both_hold(
+    outer_mm: float, inner_mm: float, holds: bool
+) -> None:
+    distance = BoundaryDistances(outer_mm, inner_mm)
+    assert _lies_between(distance, LabelMargins(2.0, 1.0)) == holds
+    whole_image = LabelMargins(None, 1.0)
+    assert _lies_between(distance, whole_image) == (inner_mm <= 1)

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from inference.model_folders import TinyModel
 
-from nnunetv2_le.calibration.labelled_cases import LabelledCase, folder_cases
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.calibration.labelled_cases import (
+    LabelledCase,
+    folder_cases,
+    validation_cases,
+)
+from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.model import Model, load_model
 
 DATASET = "Dataset999_Tiny"
@@ -98,3 +102,31 @@ def test_names_of_no_preprocessed_case_are_safe_without_a_split(
     assert not caplog.records
     cases_of(model, tmp_path, fold, names=("a",))
     assert "cannot be checked" in caplog.text
+
+
+def test_a_fold_is_calibrated_with_its_validation_cases_and_their_labels(
+    model: Model, preprocessed: Path, nnunet_folders: Any
+) -> None:
+    splits = preprocessed / "splits_final.json"
+    with pytest.raises(InputError, match=r"splits_final\.json, .* it is not there"):
+        validation_cases(model, 0)
+    splits.write_text(json.dumps([*SPLITS, {"train": ["a", "b"], "val": ["d", "c"]}]))
+    raw = nnunet_folders.raw / DATASET
+    for name in ("c", "d", "e"):
+        for file in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"):
+            (raw / file).parent.mkdir(parents=True, exist_ok=True)
+            (raw / file).touch()
+    found = validation_cases(model, 2)
+    assert [(one.case.name, one.reference) for one in found] == [
+        (name, raw / "labelsTr" / f"{name}.nii.gz") for name in ("c", "d")
+    ]
+    assert found[0].case.images == (raw / "imagesTr" / "c_0000.nii.gz",)
+    with pytest.raises(InputError, match=r"1 validation cases of fold 0 have no image.* is b\."):
+        validation_cases(model, 0)
+    (raw / "labelsTr" / "c.nii.gz").unlink()
+    with pytest.raises(InputError, match="1 of 2 cases have no reference labels"):
+        validation_cases(model, 2)
+    with pytest.raises(InputError, match=r"Fold 3 is not in .* which has folds 0 to 2\."):
+        validation_cases(model, 3)
+    with pytest.raises(SettingError, match="was trained on every case"):
+        validation_cases(model, "all")

@@ -37,3 +37,26 @@ def test_a_case_of_two_patients_is_refused(tmp_path: Path) -> None:
     table.write_text("case,patient\na,one\nb,two\na,two\nb,three\n")
     with pytest.raises(InputError, match="2 cases to more than one patient, the first is a: one,"):
         read_groups(table, ("b", "a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"Expected the columns case and group or patient in .*; got none"),
+        ("name,patient\na,one\n", r"got name, patient\. Rename"),
+        ("case,age\na,40\n", r"got case, age\. Rename"),
+        ("case,patient\na,one\n", r"to which patient 1 of 2 cases belong, the first is b\."),
+        ("case,group\na,one\nb,\n", r"to which group 1 of 2 cases belong, the first is b\."),
+        ("case,group\na,one\nb\n", r"to which group 1 of 2 cases belong, the first is b\."),
+        ("case,patient\na,\xff\n", "cannot be read as a table"),
+    ],
+)
+def test_a_table_that_does_not_say_whose_each_case_is_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    table = tmp_path / "patients.csv"
+    with pytest.raises(InputError, match=r"patients\.csv cannot be read as a table"):
+        read_groups(table, ("a", "b"))
+    table.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=said):
+        read_groups(table, ("a", "b"))

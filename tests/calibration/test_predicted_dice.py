@@ -184,3 +184,62 @@ def test_a_new_case_without_a_column_is_refused_by_name():
     mine = fitted(table, score="consensus_dice").predicted
     with pytest.raises(InputError, match=r"needs the columns .*consensus_dice"):
         mine.predict({"aula": np.ones(3)})
+
+
+def test_patients_count_equally_in_the_errors_and_in_the_lower_bound():
+    groups = np.repeat(np.arange(20), np.arange(20) % 3 + 1)
+    table = made_up_table(len(groups), noise=1.0)
+    result = fit_predicted_dice(table, groups=groups, score="consensus_dice")
+    errors, sizes = np.abs(result.held_out - table.dice), np.bincount(groups)
+    of_patients = np.bincount(groups, weights=errors) / sizes
+    assert result.predicted.mean_absolute_error == pytest.approx(of_patients.mean())
+    assert of_patients.mean() != pytest.approx(errors.mean(), rel=1e-3)
+    weights = sorted(weight for fold in result.predicted.folds for weight in fold.weights)
+    assert weights == pytest.approx(sorted(1 / (20 * sizes[groups])))
+    assert result.predicted.num_groups == 20
+
+
+def test_the_lower_bound_never_lies_above_the_prediction():
+    table = made_up_table(40, seen_by_one_score=True)
+    said = fitted(table, level=0.2, score="consensus_dice").predicted.predict(table.scores)
+    assert (said.lower <= said.dice).all()
+    assert (said.lower == said.dice).any()  # at so low a level it would
+
+
+def test_the_baseline_is_the_mean_dice_of_the_cases_that_are_not_held_out():
+    table = made_up_table(20)
+    errors = [
+        np.abs(table.dice[held_out] - table.dice[known].mean())
+        for known, held_out in group_folds(np.arange(20), 10)
+    ]
+    found = fitted(table).predicted.baseline_error
+    assert found == pytest.approx(np.concatenate(errors).mean(), rel=1e-9)
+
+
+def test_a_score_that_is_undefined_in_a_case_that_counts_is_not_used():
+    table = made_up_table(20)
+    scores = {name: table.scores[name].copy() for name in ("consensus_dice", "volume_std_ml")}
+    scores["soft_dice"] = table.dice.copy()
+    assert fitted(LabelCases(scores, table.dice)).predicted.model.columns == ("soft_dice",)
+    scores["volume_std_ml"][7] = np.nan
+    result = fitted(LabelCases(scores, table.dice)).predicted
+    assert result.num_undefined == 0
+    assert "volume_std_ml" not in result.columns
+
+
+def test_the_model_is_fitted_on_all_cases_however_little_their_scores_differ():
+    table = made_up_table(20)
+    scores = {"consensus_dice": 0.9 + 1e-6 * table.scores["consensus_dice"]}
+    mine = fitted(LabelCases(scores, table.dice)).predicted
+    only = {"candidates": ("consensus_dice",), "columns": ("consensus_dice",), "seed": 0}
+    assert mine.model == choose_model(scores, table.dice, groups=np.arange(20), **only)
+    assert mine.model not in [fold.model for fold in mine.folds]
+
+
+def test_a_case_without_a_dice_does_not_count():
+    table = made_up_table(20)
+    dice = table.dice.copy()
+    dice[3] = np.nan
+    result = fitted(LabelCases(table.scores, dice), score="consensus_dice")
+    assert (result.predicted.num_cases, result.predicted.num_undefined) == (19, 1)
+    assert np.isnan(result.held_out).tolist() == [n == 3 for n in range(20)]

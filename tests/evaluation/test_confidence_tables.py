@@ -2,11 +2,17 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from evaluation.made_up_predictions import make
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.evaluation.confidence_tables import read_confidence_tables
+from nnunetv2_le.evaluation.confidence_tables import (
+    Score,
+    ranked_confidences,
+    read_confidence_tables,
+)
 
 
 @pytest.fixture
@@ -32,4 +38,45 @@ def test_a_description_of_columns_that_is_none_is_named(out, columns, said):
 def test_a_table_with_semicolons_says_what_came(out):
     (out / "uncertainty.csv").write_text("case;aula\ncase_00;0.5\n")
     with pytest.raises(InputError, match=r"separated by commas; it has \['case;aula'\]"):
+        read_confidence_tables(out)
+
+
+def ranked(scores, *, empty, direction="higher_is_better", **columns):
+    table = pd.DataFrame({"score": scores, "empty_prediction": empty, **columns})
+    return ranked_confidences(table, Score("score", direction)).tolist()
+
+
+def test_an_empty_segmentation_whose_score_is_defined_keeps_its_place():
+    assert ranked([0.5, 0.9, 0.7], empty=[False, True, False]) == [0.5, 0.9, 0.7]
+    assert ranked([3.0, 1.0], empty=[False, True], direction="higher_is_worse") == [-3.0, -1.0]
+
+
+def test_where_every_segmentation_is_empty_all_have_one_confidence():
+    found = ranked([np.nan, np.nan], empty=[True, True])
+    assert np.isfinite(found).all()
+    assert len(set(found)) == 1
+
+
+def test_a_score_that_is_undefined_in_a_segmentation_that_is_not_empty_stays_so():
+    first, last, other = ranked([0.5, np.nan, np.nan], empty=["False", "True", "false"])
+    assert last < first
+    assert np.isnan(other)
+    assert np.isnan(ranked([0.5, np.nan], empty=[False, False], volume_ml=[1.0, 2.0])[1])
+
+
+def test_columns_without_a_direction_are_no_scores_and_tables_of_labels_may_be_absent(out):
+    tables = read_confidence_tables(out)
+    assert "volume_ml" in tables.cases.columns
+    assert "volume_ml" not in [score.name for score in tables.scores]
+    assert tables.labels.index.names == ["case", "label_name"]
+    (out / "uncertainty_per_label.csv").unlink()
+    assert read_confidence_tables(out).labels is None
+    (out / "uncertainty.csv").unlink()
+    assert read_confidence_tables(out) is None
+
+
+def test_a_case_that_a_table_names_twice_is_refused(out):
+    file = out / "uncertainty.csv"
+    file.write_text(file.read_text() + file.read_text().splitlines()[1] + "\n")
+    with pytest.raises(InputError, match=r"names 1 rows twice, the first is \('case_00',\)"):
         read_confidence_tables(out)

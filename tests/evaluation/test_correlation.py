@@ -36,3 +36,8 @@ def test_constant_means_all_defined_values_are_equal():
     assert is_constant(np.array([1.0, np.nan, 1.0]))
     assert not is_constant(np.array([1.0, 2.0]))
     assert not is_constant(np.array([np.nan]))
+
+
+@pytest.mark.parametrize("correlation", [spearman, pearson])
+def test_three_cases_have_a_correlation(correlation):
+    assert correlation(np.array([1.0, 2, 3]), np.array([0.0, 2, 4])) == pytest.approx(1)

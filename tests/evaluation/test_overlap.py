@@ -113,3 +113,8 @@ def test_an_image_is_no_label_map(dtype):
 def test_a_joint_histogram_of_images_is_refused():
     with pytest.raises(InputError, match="at most 2048 different values, got 60000"):
         joint_histogram(np.arange(60000), np.zeros(60000, int))
+
+
+def test_images_without_a_voxel_are_refused():
+    with pytest.raises(InputError, match="hold no voxel"):
+        joint_histogram(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.int32))

@@ -5,11 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation.made_up_predictions import LABELS, describe, make, save, softened, two_blobs
+from evaluation.made_up_predictions import (
+    LABELS,
+    describe,
+    make,
+    save,
+    softened,
+    two_blobs,
+    write_map,
+)
 
 from nnunetv2_le.evaluation.cases import CaseFiles
+from nnunetv2_le.evaluation.correlation import pearson
 from nnunetv2_le.evaluation.dataset import read_dataset
 from nnunetv2_le.evaluation.rater_metrics import _entropy, rater_figures
+from nnunetv2_le.evaluation.raters import rater_disagreement
 from nnunetv2_le.uncertainty.voxel_maps import entropy_nats
 
 SHAPE = (6, 14, 10)
@@ -106,3 +116,21 @@ def test_raters_that_agree_on_nothing_are_in_no_mean_dice(tmp_path, dataset):
     assert found["mean_rater_dice"] == 0
     found, _ = rater_figures(case, [prediction, prediction], prediction, dataset)
     assert np.isnan(found["mean_rater_dice"])
+
+
+def test_an_entropy_map_that_does_not_fit_is_left_out_and_named(tmp_path, dataset):
+    raters, _, fused = volumes()
+    maps = {"small": fused[0, :-1], "whole": entropy_nats(torch.from_numpy(fused)).numpy()}
+    for name, values in maps.items():
+        write_map(values.astype(np.float32), tmp_path / f"{name}.nii.gz")
+    prediction = fused.argmax(axis=0).astype(np.int32)
+    case = CaseFiles("case", tmp_path / "case.nii.gz", (), entropy=tmp_path / "whole.nii.gz")
+    found, problems = rater_figures(case, raters, prediction, dataset)
+    expected = pearson(maps["whole"].ravel(), rater_disagreement(raters).ravel())
+    assert found["entropy_disagreement_pearson"] == pytest.approx(expected)
+    assert problems == []
+    case = replace(case, entropy=tmp_path / "small.nii.gz")
+    others, problems = rater_figures(case, raters, prediction, dataset)
+    assert len(problems) == 1
+    assert problems[0].startswith("its entropy map is left out: ")
+    assert others == {name: value for name, value in found.items() if "entropy" not in name}

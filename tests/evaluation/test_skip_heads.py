@@ -55,6 +55,8 @@ def test_figures_equal_the_plain_computation():
             np.trapezoid(curve) / (len(curve) - 1) if len(curve) > 1 else np.mean(curve or np.nan)
         )
         assert table.loc[skipped, "aula_normalized"] == pytest.approx(height, nan_ok=True)
+        area = np.trapezoid(curve) if len(curve) > 1 else np.nan
+        assert table.loc[skipped, "aula"] == pytest.approx(area, nan_ok=True)
 
 
 def test_each_head_is_asked_for_once():

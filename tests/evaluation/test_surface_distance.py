@@ -150,3 +150,11 @@ def test_distance_to_nothing_is_undefined():
 def test_spacing_must_fit_the_axes():
     with pytest.raises(InputError, match="one spacing an axis"):
         surface_distances(np.ones((2, 2), bool), np.ones((2, 2), bool), spacing_mm=(1, 1, 1))
+
+
+def test_the_usual_tolerance_is_one_millimetre():
+    mask = np.zeros((9, 9), bool)
+    mask[3:6, 3:6] = True
+    for spacing, expected in ((1.0, 1), (1.1, 5 / 8)):
+        moved = surface_distances(mask, np.roll(mask, 1, axis=0), spacing_mm=(spacing, 1.0))
+        assert moved.surface_dice == expected

@@ -301,3 +301,13 @@ def test_a_header_of_negative_length_is_named(two: Model, tmp_path: Path):
     (case,) = find_cases(tmp_path, two)
     with pytest.raises(CaseError, match=r"its header states the shape \(-16, 18, 14\)"):
         prepare_case(case, two)
+
+
+def test_a_folder_without_an_image_of_the_ending_says_what_is_there(tmp_path: Path):
+    with pytest.raises(InputError, match=r"is not a folder\. Name it with -i"):
+        list_images(tmp_path / "absent", ".nii.gz")
+    with pytest.raises(InputError, match=r"No image in .* ends in \.nii\.gz.* no file at all"):
+        list_images(tmp_path, ".nii.gz")
+    touch(tmp_path, "a_0000.mha", "a.nii.gz.txt")
+    with pytest.raises(InputError, match=r"ends in \.nii\.gz.*; found \.gz\.txt, \.mha\. Convert"):
+        list_images(tmp_path, ".nii.gz")

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from nnunetv2_le.errors import SettingError
-from nnunetv2_le.inference.earlier_runs import require_no_other_dataset, warn_of_unrecorded
+from nnunetv2_le.errors import InputError, SettingError
+from nnunetv2_le.inference.earlier_runs import (
+    has_settings,
+    require_no_other_dataset,
+    require_own_files,
+    warn_of_other_settings,
+    warn_of_unrecorded,
+)
 
 OURS = {"labels": {"background": 0, "organ": 1}}
 
@@ -46,3 +52,39 @@ def test_segmentations_without_a_record_are_counted(tmp_path: Path, caplog: Any)
     warn_of_unrecorded(tmp_path, files)
     assert "1 segmentations in" in caplog.text
     assert "(c.nii.gz): they will be replaced" in caplog.text
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A folder with records of two settings, and what is no record."""
+    (tmp_path / "cases").mkdir()
+    contents = {"a": {"fusion": 1}, "b": {"fusion": 2, "more": 3}, "c": [], "d": {}}
+    for case, content in contents.items():
+        (tmp_path / "cases" / f"{case}.json").write_text(json.dumps(content))
+    (tmp_path / "cases" / "e.json").write_text("not JSON")
+    return tmp_path
+
+
+def test_a_record_has_the_settings_that_it_notes_all_of(records: Path):
+    def has(case: str, **settings: int) -> bool | None:
+        return has_settings(records / "cases" / f"{case}.json", settings)
+
+    assert has("b", fusion=2, more=3) is True
+    assert has("b", fusion=2) is True
+    assert has("b", fusion=2, more=4) is False
+    assert has("d", fusion=2) is False
+    assert [has(case, fusion=2) for case in ("c", "e", "absent")] == [None] * 3
+
+
+def test_cases_of_other_settings_that_stay_are_named(records: Path, caplog: Any):
+    warn_of_other_settings(records, ["b", "d"], settings={"fusion": 1})
+    assert caplog.text == ""  # of those that stay a is alike, and the others are no records
+    warn_of_other_settings(records, ["a"], settings={"fusion": 1})
+    assert "2 cases of an earlier run with another model" in caplog.text
+    assert "(b, d) stay" in caplog.text
+
+
+def test_cases_that_would_write_one_file_are_refused():
+    require_own_files(["a", "a_entropy"], ["entropy", "entropy", "variance"])
+    with pytest.raises(InputError, match=r"a and a_b would both write the map a_b_entropy\.nii"):
+        require_own_files(["a", "a_b"], ["entropy", "b_entropy"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_le.inference import nifti_checks
 from nnunetv2_le.inference.nifti_checks import (
     fault,
     has_bad_intensities,
@@ -179,3 +180,24 @@ def _write_noise(path: Path) -> Path:
     values = np.random.default_rng(0).integers(-1000, 1000, (80, 90, 100), dtype=np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
     return path
+
+
+def test_a_gzip_member_that_begins_where_a_piece_of_the_file_ends_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = write(tmp_path / "a.nii").read_bytes()
+    first = gzip.compress(content[:2000])
+    (tmp_path / "two.nii.gz").write_bytes(first + gzip.compress(content[2000:]))
+    monkeypatch.setattr(nifti_checks, "_CHUNK_BYTES", len(first))
+    assert fault(tmp_path / "two.nii.gz") is None
+
+
+def test_an_axis_of_one_voxel_is_no_fault(tmp_path: Path, ending: str):
+    file = tmp_path / f"slice{ending}"
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 5, 1), np.int16), np.eye(4)), file)
+    assert fault(file) is None
+
+
+def test_a_compressed_file_that_is_no_nifti_is_not_judged(tmp_path: Path):
+    (tmp_path / "notes.txt.gz").write_bytes(gzip.compress(b"text")[:-3] + b"bad")
+    assert not is_damaged(tmp_path / "notes.txt.gz")

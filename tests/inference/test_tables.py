@@ -10,7 +10,12 @@ import pytest
 
 from nnunetv2_le.inference import tables
 from nnunetv2_le.inference.earlier_runs import has_settings
-from nnunetv2_le.inference.tables import forget_failure, note_failure, write_tables
+from nnunetv2_le.inference.tables import (
+    forget_failure,
+    note_failure,
+    record_names,
+    write_tables,
+)
 
 DESCRIPTION = {"columns": {}}
 
@@ -180,3 +185,9 @@ def test_notes_of_macos_are_no_records(output: Path, caplog: Any):
     write_tables(output, DESCRIPTION)
     assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a"]
     assert caplog.text == ""
+
+
+def test_records_are_named_by_their_cases(output: Path):
+    add(output, record("b.1"), record("a"))
+    note_failure(output, "c", "no image")
+    assert record_names(output) == ["a", "b.1"]

@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunetv2_le.training.losses import SummedHeadLoss
+from nnunetv2_le.training.losses import MultiHeadLoss, SummedHeadLoss, summed_loss
 
 SHAPE = (2, 3, 6, 5)
 
@@ -80,3 +81,15 @@ def test_voxels_with_the_ignore_label_send_no_gradient(batch_dice: bool) -> None
     for output in outputs:
         assert not output.grad[ignored].any()
         assert output.grad[~ignored].any()
+
+
+def test_copies_have_the_weight_of_the_finest_output_each_and_coarser_ones_their_own() -> None:
+    def difference(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).mean()
+
+    outputs = [torch.full((1, 1, size), value) for size, value in ((8, 3.0), (8, 5.0), (4, 7.0))]
+    targets = [torch.ones(1, 1, 8), torch.full((1, 1, 4), 2.0)]
+    loss = MultiHeadLoss(DeepSupervisionWrapper(difference, [0.75, 0.25]), 2)
+    assert loss(outputs, targets).item() == 0.75 * (2 + 4) + 0.25 * 5
+    layers = dict(zip("ab", outputs, strict=False))
+    assert summed_loss(layers, targets[0], loss=difference).item() == 2 + 4

@@ -124,3 +124,14 @@ def test_bounding_box_of_one_voxel_and_of_none():
     assert bounding_box(mask, margin=1) == (slice(0, 2), slice(1, 4), slice(4, 6))
     assert bounding_box(mask, margin=(0, 1, 3)) == (slice(0, 1), slice(1, 4), slice(2, 6))
     assert bounding_box(mask[0]) == (slice(2, 3), slice(5, 6))
+
+
+@pytest.mark.parametrize("rows_a_piece", [1, 2, 3, 7])
+def test_the_worst_patch_is_found_wherever_pieces_meet(rows_a_piece, monkeypatch):
+    monkeypatch.setattr(aggregation, "_PIECE_VOXELS", 4 * rows_a_piece)
+    for first in range(16):
+        values = np.zeros((25, 2, 2))
+        values[first : first + 10] = 1
+        assert patch_max(values) == 1
+        values[first] = 0  # at the end of the image too, no shorter patch counts
+        assert patch_max(values) == pytest.approx(0.9)

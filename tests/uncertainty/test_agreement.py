@@ -117,3 +117,9 @@ def test_consensus_of_two_members_with_one_of_them():
     counts = _counts([[[4, 2], [2, 4]]], with_fused=[[4, 2]], fused=[4])
     assert consensus_dice(counts, [0, 1])[0] == pytest.approx(0.75)
     assert pairwise_dice(counts, [0, 1])[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("agreements", [1, 2, 3, 9])
+def test_the_height_of_a_level_curve_is_its_level_whatever_its_length(agreements):
+    curve = np.full((2, agreements), 0.375)
+    np.testing.assert_allclose(aula_normalized(curve), 0.375)

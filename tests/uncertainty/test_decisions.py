@@ -6,8 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnunetv2_le.types import Labels
 from nnunetv2_le.uncertainty import decisions as module
-from nnunetv2_le.uncertainty.decisions import agreement, count_overlaps, decide, label_masks
+from nnunetv2_le.uncertainty.decisions import (
+    agreement,
+    count_overlaps,
+    decide,
+    label_mask,
+    label_masks,
+    room_for_decisions,
+)
 
 
 @given(seed=st.integers(0, 10**6), channels=st.integers(2, 20), levels=st.integers(1, 5))
@@ -77,3 +85,23 @@ def test_counts_are_exact_under_autocast(precision: torch.dtype):
     with torch.autocast("cpu", dtype=precision):
         assert torch.equal(count_overlaps(members, num_labels=2), expected)
     assert expected[0].tolist() == [[50001, 16667], [16667, 33334]]
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_the_mask_of_one_label_is_the_one_among_all_masks(has_regions):
+    logits = torch.randn((1, 4, 60), generator=torch.Generator().manual_seed(0))
+    decided = decide(logits, has_regions=has_regions)[0]
+    number = 4 if has_regions else 3
+    masks = label_masks(decided, num_labels=number)
+    assert 0 < masks.sum() < masks.numel()
+    for label in range(number):
+        assert torch.equal(label_mask(decided, label), masks[label])
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_room_for_decisions_takes_what_is_decided(has_regions):
+    values = ((1, 2), (2,), (3,)) if has_regions else (1, 2, 3)
+    labels = Labels(("a", "b", "c"), values, has_regions=has_regions, region_values=(1, 2, 3))
+    decided = decide(torch.randn((2, labels.num_channels, 5)), has_regions=has_regions)
+    room = room_for_decisions(labels, 2, 5)
+    assert (room.shape, room.dtype) == (decided.shape, decided.dtype)

@@ -208,3 +208,14 @@ def test_every_description_says_its_direction():
             assert column.direction == ("none" if name == "volume_ml" else "higher_is_worse")
         assert column.unit
         assert column.description
+
+
+def test_a_member_that_finds_what_is_fused_away_disagrees_with_the_fused_segmentation():
+    members = make_members(3, sizes=(3,), fused=(0, 1, 2))
+    members.logits[:, 0] = 100.0
+    members.logits[0, 1, 0, 0, :2] = 101.0
+    result, scores = _score(members)
+    assert not result.fused_masks.any()
+    assert not scores.empty_prediction
+    assert scores.per_label["label_1"]["consensus_dice"] == pytest.approx(2 / 3)
+    assert scores.per_label["label_2"]["consensus_dice"] == 1

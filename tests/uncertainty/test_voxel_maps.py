@@ -111,3 +111,12 @@ def test_two_certain_members_that_disagree_have_information_ln_2_and_variance():
     p = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]])
     assert mutual_information_nats(p).item() == pytest.approx(math.log(2))
     assert variance(p).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "measure", [expected_entropy_nats, total_entropy_nats, mutual_information_nats]
+)
+def test_unless_said_otherwise_channels_are_classes(measure):
+    members = torch.tensor([[[0.7], [0.2], [0.1]], [[0.1], [0.3], [0.6]]])
+    assert torch.equal(measure(members), measure(members, has_regions=False))
+    assert not torch.equal(measure(members), measure(members, has_regions=True))
