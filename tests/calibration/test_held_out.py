@@ -53,6 +53,14 @@ def test_the_risk_is_counted_with_the_cases_that_are_not_flagged() -> None:
     assert nothing_poor.risk == 0
 
 
+def test_cases_without_a_dice_are_in_no_figure_of_it() -> None:
+    cases = made_up_cases(80)
+    dice = np.where(np.arange(80) % 4 == 0, np.nan, cases.case.dice)
+    found = figures(replace(cases, case=replace(cases.case, dice=dice)))
+    assert found.coverage > 0.8  # counted as missed, a quarter of the cases would leave 0.75
+    assert 0 < found.mean_absolute_error < found.baseline_error
+
+
 def test_every_patient_is_a_fold_where_five_folds_leave_too_few() -> None:
     found = figures(made_up_cases(11))  # ten are needed
     assert not math.isnan(found.coverage)

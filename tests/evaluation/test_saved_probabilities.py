@@ -88,6 +88,13 @@ def test_file_without_probabilities_is_refused(tmp_path):
         list(iterate_slabs(tmp_path / "case.npz", shape=(2, 3, 4)))
 
 
+@pytest.mark.parametrize("array", [np.zeros((3, 2, 3, 4), dtype=np.int32), np.zeros(5)])
+def test_array_that_holds_no_probabilities_is_refused(tmp_path, array):
+    np.savez(tmp_path / "case.npz", probabilities=array)
+    with pytest.raises(InputError, match="expected floating-point probabilities, got"):
+        list(iterate_slabs(tmp_path / "case.npz", shape=(2, 3, 4)))
+
+
 def test_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "case.npz").write_bytes(b"not a zip")
     with pytest.raises(InputError, match="no array 'probabilities' that can be read"):

@@ -78,6 +78,10 @@ def test_scale_gradient_keeps_values_to_the_bit_and_scales_the_gradient(share: f
     torch.testing.assert_close(features.grad, torch.full((2, 3), share))
 
 
+def test_probes_have_no_graph_to_the_trunk() -> None:
+    assert not scale_gradient(random_logits(2, 3).requires_grad_(), 0.0).requires_grad
+
+
 def test_scale_gradient_of_one_passes_gradcheck() -> None:
     features = torch.randn(3, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x: scale_gradient(x, 1.0) ** 2, (features,))
