@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.ensemble import TrainedNetwork
 from nnunetv2_le.inference.members import TilePredictor
@@ -83,8 +84,8 @@ class GridPredictor:
     ) -> OnGrid:
         """Predict a preprocessed case and reduce its members to what is kept.
 
-        Where the device's memory is too small for it, mirror passes are predicted one by one and
-        tiles are blended on the CPU.
+        Where a GPU fails, as it does when its memory is too small, mirror passes are predicted one
+        by one and tiles are blended on the CPU, as nnU-Net does after any error of the GPU.
 
         Args:
             prepared: the case.
@@ -96,12 +97,17 @@ class GridPredictor:
         on_device = self.settings.perform_everything_on_device and self.device.type == "cuda"
         try:
             return self._predict(prepared, elsewhere or {}, on_device=on_device)
-        except torch.cuda.OutOfMemoryError:
+        except CaseError:
+            raise
+        except RuntimeError as error:  # cuDNN does not always say that memory is what it lacks
             if self.device.type != "cuda":
                 raise
-        logger.warning(
-            "Not enough memory on the device: blending tiles of %s on the CPU.", prepared.name
-        )
+            logger.warning(
+                "The device failed, most likely for lack of memory (%s): predicting %s with tiles "
+                "blended on the CPU.",
+                str(error).partition("\n")[0],
+                prepared.name,
+            )
         self.predict_tile.batch_passes = False
         torch.cuda.empty_cache()
         return self._predict(prepared, elsewhere or {}, on_device=False)
