@@ -149,11 +149,15 @@ class LayerEnsemblePredictor:
         return self.predict_prepared(self._prepare_for_all(prepare))
 
     def predict_files(
-        self, images: Sequence[Path | str], *, previous_stage: Path | str | None = None
+        self,
+        images: Path | str | Sequence[Path | str],
+        *,
+        previous_stage: Path | str | None = None,
     ) -> CasePrediction:
         """Predict one case from its image files, one file a channel, without writing anything."""
+        files = [images] if isinstance(images, str | Path) else images
         case = find_cases(
-            [[Path(image) for image in images]],
+            [[Path(file) for file in files]],
             self._wants_most(),
             previous_stage=None if previous_stage is None else Path(previous_stage),
         )[0]
