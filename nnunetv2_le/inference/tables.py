@@ -31,7 +31,8 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
     """Write ``uncertainty.csv``, its sister tables, ``uncertainty.json`` and ``failed.csv``.
 
     Another process may finish its part at the same moment: the tables are made again until no
-    record came in meanwhile, and only those that did are read. A file that is no record is named in a warning and left out.
+    record came in meanwhile, and only those that did are read. A file that is no record is named
+    in a warning and left out.
 
     Args:
         folder: OUT.
