@@ -1,10 +1,12 @@
 """Predicting a case on the grid of one model: tiles, bands, and what to do without memory."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 # Logits of all members that are blended at one time. Above it an image is predicted in bands.
 _BLENDING_BYTES = 2 * 2**30
+
+# A network changes while it works (dropout, whose weights lie in its place), and so does what torch
+# draws from: of the threads of a process one at a time predicts on a device.
+_AT_WORK: dict[torch.device, Lock] = defaultdict(Lock)
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class GridPredictor:
             maps=self.settings.maps,
         )
         features = _MeanFeatures()
-        with torch.inference_mode(), _autocast(self.device):
+        with _AT_WORK[self.device], torch.inference_mode(), _autocast(self.device):
             for slab in self._slabs(prepared, features, on_device=on_device):
                 logits = self._with_members_from_elsewhere(slab, elsewhere)
                 accumulator.add(slab.start, logits, column=slab.column)
