@@ -69,7 +69,7 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
         if not has_voxel_size(path):
             logger.warning("%s states no voxel size (pixdim is 0): 1 mm is assumed.", path)
         if has_bad_intensities(path):
-            raise CaseError(not_finite(str(path)))
+            raise CaseError(_not_finite(str(path)))
 
 
 def require_channels(found: int, images: Sequence[Path], model: Model) -> None:
@@ -172,8 +172,21 @@ def say_what_is_odd(
         )
 
 
-def not_finite(image: str) -> str:
-    """What is said of an image with values that are no numbers."""
+def require_finite(image: str, values: Shaped[np.ndarray, "channels *space"]) -> None:
+    """Refuse an image with values that are no numbers, which some normalizations hide.
+
+    Args:
+        image: what to call it.
+        values: its intensities.
+
+    Raises:
+        CaseError: some are infinite or missing.
+    """
+    if not all(np.isfinite(channel).all() for channel in values):
+        raise CaseError(_not_finite(image))
+
+
+def _not_finite(image: str) -> str:
     return (
         f"{image} has infinite or missing (NaN) intensities, or ones beyond float32 (3.4e38). "
         "Replace them before predicting."

@@ -1,5 +1,6 @@
 """Which files a case has in OUT."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -58,14 +59,16 @@ class CaseFiles:
         yield from (self.features_file(case), *self.files(case))
 
     def _own(self, case: str, files: Iterable[Path]) -> list[Path]:
-        """Those of some files that are not another case's."""
-        return [path for path in dict.fromkeys(files) if not self._is_of_other(path, case)]
+        """Those of some files that are there and not another case's."""
+        there = [path for path in dict.fromkeys(files) if os.path.lexists(path)]
+        of_others = self._of_longer_names(case) if there else set()
+        return [path for path in there if path not in of_others]
 
-    def _is_of_other(self, path: Path, case: str) -> bool:
-        """Whether a file is that of a case whose name begins with this one's and goes on."""
-        known = self._cases.union(record_names(self.folder)) - {case}
+    def _of_longer_names(self, case: str) -> set[Path]:
+        """Files of the cases whose names begin with this one's and go on."""
+        known = self._cases.union(record_names(self.folder))
         others = (name for name in known if name.startswith(f"{case}_"))
-        return any(path in self._any_files(other) for other in others)
+        return {path for other in others for path in self._any_files(other)}
 
     def _head_folders(self) -> list[tuple[Path, int]]:
         """The folder of each head, and the head's number among the members."""

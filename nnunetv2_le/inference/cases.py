@@ -19,9 +19,9 @@ from torch import Tensor
 from nnunetv2_le.errors import CaseError, InputError, first_few
 from nnunetv2_le.inference.case_checks import (
     IMAGE_ENDINGS,
-    not_finite,
     require_array,
     require_files,
+    require_finite,
     require_numbers,
     say_what_is_odd,
 )
@@ -99,7 +99,8 @@ def find_cases(
         )
     cases = []
     for images in files:
-        name = Path(images[0]).name[: -len(ending) - 5]
+        stem = Path(images[0]).name.removesuffix(ending)
+        name = re.sub(r"(?<=.)_\d{4}\Z", "", stem)  # listed files may lack a channel's number
         before = previous_stage / f"{name}{ending}" if needs and previous_stage else None
         numbers: tuple[int, ...] = ()
         if isinstance(source, Path):
@@ -240,6 +241,9 @@ def prepare_array(
         CaseError: the array does not fit the model or is not finite.
     """
     require_array(image, model, spacing_mm=spacing_mm, previous_stage=previous_stage)
+    with np.errstate(over="ignore"):
+        image = image.astype(np.float32)
+    require_finite(f"The image of {name}", image)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     # as nnU-Net's readers give labels; its preprocessor marks voxels outside the body with -1
     before = None if previous_stage is None else previous_stage[None].astype(np.float32)
@@ -267,8 +271,7 @@ def _previous_stage(case: Case, model: Model) -> str | None:
 def _prepared(
     name: str, data: np.ndarray, labels: np.ndarray | None, properties: dict[str, Any], model: Model
 ) -> PreparedCase:
-    if not np.isfinite(data).all():
-        raise CaseError(not_finite(f"The image of {name}"))
+    require_finite(f"The image of {name}", data)
     say_what_is_odd(name, data, properties["shape_before_cropping"], model)
     if labels is not None:
         one_hot = convert_labelmap_to_one_hot(

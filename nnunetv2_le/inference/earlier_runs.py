@@ -98,7 +98,7 @@ def warn_of_other_settings(
         cases: names of the cases of this run.
         settings: what records note of this run.
     """
-    others = [name for name in record_names(folder) if name not in set(cases)]
+    others = [name for name in record_names(folder) if name not in cases]
     different = [
         name
         for name in others

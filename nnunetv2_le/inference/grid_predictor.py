@@ -1,10 +1,12 @@
 """Predicting a case on the grid of one model: tiles, bands, and what to do without memory."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.ensemble import TrainedNetwork
 from nnunetv2_le.inference.members import TilePredictor
@@ -27,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 # Logits of all members that are blended at one time. Above it an image is predicted in bands.
 _BLENDING_BYTES = 2 * 2**30
+
+# A network changes while it works (dropout, whose weights lie in its place), and so does what torch
+# draws from: of the threads of a process one at a time predicts on a device.
+_AT_WORK: dict[torch.device, Lock] = defaultdict(Lock)
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,8 @@ class GridPredictor:
     ) -> OnGrid:
         """Predict a preprocessed case and reduce its members to what is kept.
 
-        Where the device's memory is too small for it, mirror passes are predicted one by one and
-        tiles are blended on the CPU.
+        Where a GPU fails, as it does when its memory is too small, mirror passes are predicted one
+        by one and tiles are blended on the CPU, as nnU-Net does after any error of the GPU.
 
         Args:
             prepared: the case.
@@ -96,12 +103,17 @@ class GridPredictor:
         on_device = self.settings.perform_everything_on_device and self.device.type == "cuda"
         try:
             return self._predict(prepared, elsewhere or {}, on_device=on_device)
-        except torch.cuda.OutOfMemoryError:
+        except CaseError:
+            raise
+        except RuntimeError as error:  # cuDNN does not always say that memory is what it lacks
             if self.device.type != "cuda":
                 raise
-        logger.warning(
-            "Not enough memory on the device: blending tiles of %s on the CPU.", prepared.name
-        )
+            logger.warning(
+                "The device failed, most likely for lack of memory (%s): predicting %s with tiles "
+                "blended on the CPU.",
+                str(error).partition("\n")[0],
+                prepared.name,
+            )
         self.predict_tile.batch_passes = False
         torch.cuda.empty_cache()
         return self._predict(prepared, elsewhere or {}, on_device=False)
@@ -119,7 +131,7 @@ class GridPredictor:
             maps=self.settings.maps,
         )
         features = _MeanFeatures()
-        with torch.inference_mode(), _autocast(self.device):
+        with _AT_WORK[self.device], torch.inference_mode(), _autocast(self.device):
             for slab in self._slabs(prepared, features, on_device=on_device):
                 logits = self._with_members_from_elsewhere(slab, elsewhere)
                 accumulator.add(slab.start, logits, column=slab.column)

@@ -13,6 +13,7 @@ inside.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,7 @@ def native_grid(
         ),
         transpose_forward=tuple(plans.transpose_forward),
         nearest_axis=int(axis) if separate else None,
-        fallback=None if ours else lambda volume: function(volume, cropped, current, spacing),
+        fallback=None if ours else partial(_resampled, function, cropped, current, spacing),
     )
 
 
@@ -223,6 +224,13 @@ def nearest_rows(length: int, start: int, stop: int, *, size: int) -> Int[Tensor
 
 def _positions(length: int, start: int, stop: int, size: int) -> Float[Tensor, "rows"]:
     return (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (length / size) - 0.5
+
+
+def _resampled(
+    function: Any, shape: Sequence[int], current: Any, spacing: Any, volume: np.ndarray
+) -> Any:
+    """What a resampling function of nnU-Net makes of a volume; results with it can be pickled."""
+    return function(volume, shape, current, spacing)
 
 
 def _identity(source: Tensor, start: int, stop: int) -> Tensor:

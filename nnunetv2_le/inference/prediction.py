@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from nnunetv2_le.errors import SettingError
 from nnunetv2_le.inference.cases import PreparedCase
 from nnunetv2_le.inference.grid_predictor import OnGrid
 from nnunetv2_le.inference.model import Model
@@ -137,7 +138,16 @@ class CasePrediction:
         return self.voxel_map_pieces(name).array()
 
     def voxel_map_pieces(self, name: str) -> NativeVolume:
-        """A voxel map on the image's grid, in pieces."""
+        """A voxel map on the image's grid, in pieces.
+
+        Raises:
+            SettingError: there is no such map.
+        """
+        if name not in self.accumulated.maps:
+            raise SettingError(
+                f"Expected one of the voxel maps {' '.join(sorted(self.accumulated.maps))}; got "
+                f"{name!r}. Maps on demand are made where PredictionSettings(maps=...) names them."
+            )
         outside = 1.0 if name.endswith("_agreement") else 0.0
         return self.grid.native_volume(self.accumulated.maps[name], outside=outside)
 

@@ -77,6 +77,8 @@ class LayerEnsemblePredictor:
         self.model = self.ensemble.first
         self.settings = settings or PredictionSettings()
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # as nnU-Net: all tiles have one size
         self.show_progress = show_progress
         request = MemberRequest(
             families=self.settings.families,
@@ -147,11 +149,15 @@ class LayerEnsemblePredictor:
         return self.predict_prepared(self._prepare_for_all(prepare))
 
     def predict_files(
-        self, images: Sequence[Path | str], *, previous_stage: Path | str | None = None
+        self,
+        images: Path | str | Sequence[Path | str],
+        *,
+        previous_stage: Path | str | None = None,
     ) -> CasePrediction:
         """Predict one case from its image files, one file a channel, without writing anything."""
+        files = [images] if isinstance(images, str | Path) else images
         case = find_cases(
-            [[Path(image) for image in images]],
+            [[Path(file) for file in files]],
             self._wants_most(),
             previous_stage=None if previous_stage is None else Path(previous_stage),
         )[0]
@@ -229,10 +235,10 @@ class LayerEnsemblePredictor:
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)
-        done = [case.name for case in cases if not overwrite and writer.is_done(case.name)]
+        done = dict.fromkeys(c.name for c in cases if not overwrite and writer.is_done(c.name))
         if done:
             logger.info("%d of %d cases were finished before.", len(done), len(cases))
-        todo = [case for case in cases if case.name not in set(done)]
+        todo = [case for case in cases if case.name not in done]
         queue = CaseQueue(
             prepare=self._prepare,
             predict=self._predict_for_files,

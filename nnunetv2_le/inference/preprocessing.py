@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-from nnunetv2_le.inference.case_checks import require_channels, require_shape
+from nnunetv2_le.inference.case_checks import require_channels, require_finite, require_shape
 from nnunetv2_le.inference.image_resampling import preprocessing_configuration
 from nnunetv2_le.inference.model import Model
 
@@ -37,6 +37,7 @@ def run_preprocessor(
     reader = model.plans.image_reader_writer_class()
     image, properties = reader.read_images(files)
     require_channels(len(image), images, model)
+    require_finite(f"The image {', '.join(path.name for path in images)}", image)
     labels = None if before is None else reader.read_seg(before)[0]
     if labels is not None:
         require_shape(f"{before}", labels.shape[1:], image.shape[1:])

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # what files raise that were cut off, are empty, or hold something else
 _NO_RECORD = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
+_Rows = dict[str, list[dict[str, Any]]]
+
 CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
 FAILED_ENDING = ".failed"
 
@@ -29,20 +31,25 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
     """Write ``uncertainty.csv``, its sister tables, ``uncertainty.json`` and ``failed.csv``.
 
     Another process may finish its part at the same moment: the tables are made again until no
-    record came in meanwhile. A file that is no record is named in a warning and left out.
+    record came in meanwhile, and only those that did are read. A file that is no record is named
+    in a warning and left out.
 
     Args:
         folder: OUT.
         description: what ``uncertainty.json`` says of columns, settings and versions.
     """
     write_json(folder / "uncertainty.json", description, output=folder)
+    known: dict[Path, _Rows | None] = {}
     seen: list[Path] | None = None
     while seen != (now := _files(folder, "")):
         seen = now
-        cases, broken = _read_rows(folder)
+        known = {path: known.get(path) or _rows(path) for path in _files(folder, ".json")}
+        cases = [rows for rows in known.values() if rows]
         for name in _TABLES:
             _write_csv(folder / name, [row for rows in cases for row in rows[name]], output=folder)
         _write_failed(folder)
+    # macOS keeps notes in files named ._*
+    broken = [p.name for p, rows in known.items() if rows is None and not p.name.startswith("._")]
     if broken:
         logger.warning(
             "%d files of %s cannot be read as the record of a case (%s): the tables are without "
@@ -54,19 +61,15 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
         )
 
 
-def _read_rows(folder: Path) -> tuple[list[dict[str, list[dict[str, Any]]]], list[str]]:
-    """Rows of all tables, a case at a time by name, and the files that are no record."""
-    cases, broken = [], []
-    for path in _files(folder, ".json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            cases.append({name: list(rows(record)) for name, rows in _TABLES.items()})
-        except FileNotFoundError:  # another run may take one away at any time
-            continue
-        except _NO_RECORD:
-            if not path.name.startswith("._"):  # macOS keeps notes in these
-                broken.append(path.name)
-    return cases, broken
+def _rows(path: Path) -> _Rows | None:
+    """Rows of all tables from the record of a case; None of what is no record."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: list(rows(record)) for name, rows in _TABLES.items()}
+    except FileNotFoundError:  # another run may take one away at any time
+        return {}
+    except _NO_RECORD:
+        return None
 
 
 def record_names(folder: Path) -> list[str]:

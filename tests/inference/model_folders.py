@@ -46,6 +46,7 @@ class TinyModel:
     ending: str = ".nii.gz"
     mirror_axes: tuple[int, ...] | None = (0, 1, 2)
     previous_stage: str | None = None
+    normalization: str = "ZScoreNormalization"
     num_folds: int = 1
     checkpoints: tuple[str, ...] = ("checkpoint_final.pth",)
     seed: int = 0
@@ -138,7 +139,7 @@ class TinyModel:
             "patch_size": list(self.patch),
             "median_image_size_in_voxels": [20.0] * dims,
             "spacing": list(self.spacing),
-            "normalization_schemes": ["ZScoreNormalization"] * self.num_channels,
+            "normalization_schemes": [self.normalization] * self.num_channels,
             "use_mask_for_norm": [False] * self.num_channels,
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_seg": "resample_data_or_seg_to_shape",

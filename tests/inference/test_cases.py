@@ -56,6 +56,13 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(TinyModel(stages=3, previous_stage="3d_lowres").write(folder))
 
 
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose normalization clips intensities."""
+    tiny = TinyModel(stages=3, normalization="CTNormalization", ending=".mha")
+    return load_model(tiny.write(tmp_path_factory.mktemp("ct") / "model"))
+
+
 def write_png(path: Path, channels: int) -> Path:
     shape = (20, 24, channels) if channels > 1 else (20, 24)
     values = np.random.default_rng(channels).integers(0, 255, shape, dtype=np.uint8)
@@ -181,6 +188,31 @@ def test_a_damaged_file_is_named(two: Model, tmp_path: Path):
         prepare_case(Case("case", tuple(files)), two)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_not_clipped_away(ct: Model, tmp_path: Path, value: float):
+    image = np.random.default_rng(0).normal(0, 1, (8, 8, 8)).astype(np.float32)
+    image[2, 3, 4] = value
+    match = "infinite or missing"
+    with pytest.raises(CaseError, match=match):
+        prepare_array(image[None], ct, spacing_mm=(1, 1, 1))
+    sitk.WriteImage(sitk.GetImageFromArray(image), str(tmp_path / "case_0000.mha"))
+    with pytest.raises(CaseError, match=match):
+        prepare_case(Case("case", (tmp_path / "case_0000.mha",)), ct)
+
+
+def test_an_array_beyond_single_precision_is_refused(ct: Model):
+    image = np.full((1, 8, 8, 8), 1e39)
+    with pytest.raises(CaseError, match=r"beyond float32 \(3.4e38\)"):
+        prepare_array(image, ct, spacing_mm=(1, 1, 1))
+
+
+def test_an_array_stays_as_it_is(ct: Model):
+    image = np.random.default_rng(0).normal(0, 1, (1, 8, 8, 8)).astype(np.float32)
+    before = image.copy()
+    prepare_array(image, ct, spacing_mm=(1, 1, 1))
+    np.testing.assert_array_equal(image, before)
+
+
 def test_an_image_that_shows_nothing_is_said(two: Model, caplog: Any):
     image = np.zeros((2, 20, 20, 20), dtype=np.float32)
     prepare_array(image, two, spacing_mm=(1, 1, 1), name="blank")
@@ -239,6 +271,19 @@ def test_a_missing_channel_is_not_filled_by_the_next(
     expected = r"^Expected the channels _0000 \(channel_0\), _0001 \(channel_1\) of .*; got "
     with pytest.raises(CaseError, match=rf"{expected}{got}: case_.*Add or rename"):
         prepare_case(case, two)
+
+
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [
+        ("patient12.nii.gz", "patient12"),
+        ("patient12_0001.nii.gz", "patient12"),
+        ("p.12_0000.nrrd", "p.12_0000.nrrd"),
+        ("_0000.nii.gz", "_0000"),
+    ],
+)
+def test_a_listed_file_loses_nothing_but_ending_and_channel(two: Model, file: str, case: str):
+    assert find_cases([[Path("images") / file]], two)[0].name == case
 
 
 def test_listed_files_may_have_any_number(two: Model, tmp_path: Path):

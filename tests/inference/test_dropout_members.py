@@ -1,5 +1,6 @@
 """Dropout samples: one draw for all tiles and cases, and what they are fused with."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,6 +47,18 @@ def test_samples_differ_and_are_the_same_again(folder: Path):
     torch.testing.assert_close(members(run, tile(0)), first, rtol=0, atol=0)
     assert len(first) == 3
     assert not torch.allclose(first[0], first[1])
+
+
+def test_threads_that_share_a_predictor_get_what_one_gets(folder: Path):
+    run = predictor(folder, "mirrors", "dropout")
+    images = np.random.default_rng(0).normal(size=(3, 1, 16, 16, 24)).astype(np.float32)
+
+    def scores(image: np.ndarray) -> dict[str, float]:
+        return run.predict_array(image, spacing_mm=(1, 1, 1)).scores.scores
+
+    with ThreadPoolExecutor(len(images)) as threads:
+        together = list(threads.map(scores, images))
+    assert together == [scores(image) for image in images]
 
 
 def test_a_sample_drops_the_same_channels_of_every_tile(folder: Path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from inference.model_folders import TinyImage, TinyModel
 
+from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference import grid_predictor
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -112,24 +113,62 @@ def test_models_of_other_grids(tmp_path: Path, gpu: None):
     assert (decisions[0] == decisions[1]).mean() > 0.98
 
 
+def test_convolutions_of_a_gpu_are_chosen_by_their_speed(
+    tmp_path: Path, gpu: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    predict(LAYERS, tmp_path, device="cpu", use_mirroring=False)
+    assert not torch.backends.cudnn.benchmark
+    predict(LAYERS, tmp_path, device="cuda", use_mirroring=False)
+    assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory.\nSee the documentation"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=["torch", "cuDNN"],
+)
 def test_without_memory_tiles_are_blended_on_the_cpu(
-    tmp_path: Path, gpu: None, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    tmp_path: Path,
+    gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+    error: RuntimeError,
 ):
     expected = predict(LAYERS, tmp_path, device="cuda", perform_everything_on_device=False)
+    calls = _fail_on_the_gpu(monkeypatch, error)
+    found = predict(LAYERS, tmp_path, device="cuda")
+    assert calls == ["cuda", "cpu"]
+    said = str(error).splitlines()[0]
+    assert f"for lack of memory ({said}): predicting case with tiles" in caplog.text
+    assert (found.accumulated.decisions == expected.accumulated.decisions).mean() > 0.98
+
+
+def test_an_image_that_cannot_be_predicted_is_not_tried_again(
+    tmp_path: Path, gpu: None, monkeypatch: pytest.MonkeyPatch
+):
+    calls = _fail_on_the_gpu(monkeypatch, CaseError("not a number"))
+    with pytest.raises(CaseError, match="not a number"):
+        predict(LAYERS, tmp_path, device="cuda")
+    assert calls == ["cuda"]
+
+
+def _fail_on_the_gpu(monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> list[str]:
+    """Where tiles are blended, noted at every attempt."""
     window = grid_predictor.Window.slabs
     calls = []
 
-    def without_memory(self: grid_predictor.Window, *arguments: Any, **keywords: Any) -> Any:
+    def failing(self: grid_predictor.Window, *arguments: Any, **keywords: Any) -> Any:
         calls.append(self.results_device.type)
         if self.results_device.type == "cuda":
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise error
         return window(self, *arguments, **keywords)
 
-    monkeypatch.setattr(grid_predictor.Window, "slabs", without_memory)
-    found = predict(LAYERS, tmp_path, device="cuda")
-    assert calls == ["cuda", "cpu"]
-    assert "Not enough memory on the device" in caplog.text
-    assert (found.accumulated.decisions == expected.accumulated.decisions).mean() > 0.98
+    monkeypatch.setattr(grid_predictor.Window, "slabs", failing)
+    return calls
 
 
 def _masks(decisions: np.ndarray) -> list[np.ndarray]:

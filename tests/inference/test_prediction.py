@@ -1,5 +1,7 @@
 """What a prediction keeps, and what it says of what it leaves out."""
 
+import json
+import pickle
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from inference.model_folders import TinyImage, TinyModel
 
+from nnunetv2_le.errors import SettingError
 from nnunetv2_le.inference import prediction as prediction_module
 from nnunetv2_le.inference.cases import prepare_array
 from nnunetv2_le.inference.prediction import CasePrediction
@@ -86,6 +89,38 @@ def test_a_label_in_very_many_pieces_is_said_in_one_line(
     warnings = [r.getMessage() for r in caplog.records if "components" in r.getMessage()]
     assert len(warnings) == 1
     assert warnings[0].startswith("noise: the table of components has the 1 largest of ")
+
+
+@pytest.mark.parametrize("order", [1, 0], ids=["our resampling", "nnU-Net's"])
+def test_a_result_can_be_pickled(tmp_path: Path, order: int) -> None:
+    folder = TinyModel(stages=3, spacing=(1.5, 1.5, 1.5)).write(tmp_path / "model")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["resampling_fn_probabilities_kwargs"]["order"] = order
+    (folder / "plans.json").write_text(json.dumps(plans))
+    settings = PredictionSettings(families=("mirrors",))
+    result = predicted(
+        LayerEnsemblePredictor.from_model_folder(folder, settings, show_progress=False)
+    )
+    copy = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(copy.segmentation(), result.segmentation())
+    assert repr(copy.scores) == repr(result.scores)
+
+
+def test_a_map_that_is_not_there_is_named_with_those_that_are(
+    predictor: LayerEnsemblePredictor,
+) -> None:
+    prediction = predicted(predictor)
+    with pytest.raises(SettingError, match=r"maps entropy heads_.*; got 'heads_entropy'\. Maps on"):
+        prediction.voxel_map("heads_entropy")
+
+
+def test_a_case_of_one_channel_may_be_given_as_one_path(
+    predictor: LayerEnsemblePredictor, tmp_path: Path
+) -> None:
+    (file,) = TinyImage(shape=(16, 16, 16)).write(tmp_path)
+    expected = predictor.predict_files([file]).scores.scores["soft_dice"]
+    assert predictor.predict_files(str(file)).scores.scores["soft_dice"] == expected
+    assert predictor.predict_files(file).case == "case"
 
 
 def test_an_ordinary_case_says_nothing(predictor: LayerEnsemblePredictor, caplog: Any) -> None:

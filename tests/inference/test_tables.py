@@ -121,6 +121,24 @@ def test_a_record_that_comes_in_while_tables_are_written_is_in_them(output: Path
     assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a", "b"]
 
 
+def test_a_record_is_read_once_though_others_come_in(output: Path):
+    add(output, record("a"), record("b"))
+    written = tables._write_failed
+    late = iter("cde")
+
+    def finish_another(folder: Path) -> None:
+        add(folder, *(record(case) for case in [next(late, "e")]))
+        written(folder)
+
+    with (
+        mock.patch.object(tables, "_write_failed", finish_another),
+        mock.patch.object(tables, "_rows", wraps=tables._rows) as read,
+    ):
+        write_tables(output, DESCRIPTION)
+    assert [call.args[0].stem for call in read.call_args_list] == list("abcde")
+    assert [row["case"] for row in rows(output, "uncertainty_per_label.csv")] == list("aabbccddee")
+
+
 def test_a_record_that_is_being_written_is_no_record(output: Path):
     add(output, record("a"))
     (output / "cases" / ".part.1").mkdir()

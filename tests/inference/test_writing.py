@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import SimpleITK as sitk
 from inference.model_folders import TinyModel
 
 from nnunetv2_le.errors import InputError
+from nnunetv2_le.inference import case_files
 from nnunetv2_le.inference.model import Model, load_model
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -150,6 +152,17 @@ def test_a_case_leaves_the_files_of_one_whose_name_goes_on(
     ours._make_room("scan")
     assert theirs.is_file()
     assert not stale.exists()
+
+
+def test_the_folder_is_searched_once_for_all_files_of_a_case(model: Model, tmp_path: Path):
+    ours = writer(model, tmp_path)
+    ours.open_output(["scan"], is_alone=True)
+    ours.record_file("scan").write_text("{}")
+    written_map(tmp_path, "scan", "mirrors_entropy")
+    written_map(tmp_path, "scan", "entropy")
+    with mock.patch.object(case_files, "record_names", wraps=case_files.record_names) as search:
+        ours._make_room("scan")
+    assert search.call_count == 1
 
 
 def test_a_long_name_is_no_reason_to_fail(model: Model, tmp_path: Path):
