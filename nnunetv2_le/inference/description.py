@@ -11,7 +11,7 @@ from nnunetv2_le.inference.ensemble import Ensemble
 from nnunetv2_le.inference.model import Model
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.types import MemberPlan
-from nnunetv2_le.uncertainty.columns import describe_columns
+from nnunetv2_le.uncertainty.columns import describe_columns, describe_component_columns
 from nnunetv2_le.version import __version__
 
 
@@ -20,9 +20,10 @@ def describe_run(
 ) -> dict[str, Any]:
     """Columns, members, settings, models and versions; ``model`` is the first of the models."""
     described = describe_columns(plan, settings.maps)
-    columns = {name: asdict(column) for name, column in described.items()}
+    of_components = describe_component_columns(plan)
     return {
-        "columns": columns,
+        "columns": {name: asdict(column) for name, column in described.items()},
+        "component_columns": {name: asdict(column) for name, column in of_components.items()},
         "families": {family.name: list(family.members) for family in plan.families},
         "settings": asdict(settings) | {"families": [family.name for family in plan.families]},
         "model": _describe(ensemble.first),

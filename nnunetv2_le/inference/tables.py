@@ -23,6 +23,8 @@ _NO_RECORD = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 _Rows = dict[str, list[dict[str, Any]]]
 
+_COMPONENTS = "uncertainty_per_component.csv"
+
 CASE_COLUMNS_LAST = ("empty_prediction", "num_members")
 FAILED_ENDING = ".failed"
 
@@ -36,9 +38,11 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
 
     Args:
         folder: OUT.
-        description: what ``uncertainty.json`` says of columns, settings and versions.
+        description: what ``uncertainty.json`` says of columns, settings and versions; a table of
+            components without a row has its ``component_columns`` all the same.
     """
     write_json(folder / "uncertainty.json", description, output=folder)
+    of_components = ("case", "label", "label_name", *description["component_columns"])
     known: dict[Path, _Rows | None] = {}
     seen: list[Path] | None = None
     while seen != (now := _files(folder, "")):
@@ -46,7 +50,9 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
         known = {path: known.get(path) or _rows(path) for path in _files(folder, ".json")}
         cases = [rows for rows in known.values() if rows]
         for name in _TABLES:
-            _write_csv(folder / name, [row for rows in cases for row in rows[name]], output=folder)
+            rows = [row for of_case in cases for row in of_case[name]]
+            header = of_components if name == _COMPONENTS else ()
+            _write_csv(folder / name, rows, header=header, output=folder)
         _write_failed(folder)
     # macOS keeps notes in files named ._*
     broken = [p.name for p, rows in known.items() if rows is None and not p.name.startswith("._")]
@@ -153,7 +159,7 @@ def _component_rows(record: dict[str, Any]) -> Iterable[dict[str, Any]]:
 _TABLES: dict[str, Callable[[dict[str, Any]], Iterable[dict[str, Any]]]] = {
     "uncertainty.csv": _case_rows,
     "uncertainty_per_label.csv": _label_rows,
-    "uncertainty_per_component.csv": _component_rows,
+    _COMPONENTS: _component_rows,
 }
 
 
@@ -162,9 +168,11 @@ def _label_value(value: int | list[int]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]], *, output: Path) -> None:
-    """Columns are those of the first row, then those that only later rows have."""
-    columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
+def _write_csv(
+    path: Path, rows: Sequence[dict[str, Any]], *, output: Path, header: Sequence[str] = ()
+) -> None:
+    """Columns are those of the header, then of the first row, then those that only later have."""
+    columns = list(dict.fromkeys([*header, *(name for row in rows for name in row)])) or ["case"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

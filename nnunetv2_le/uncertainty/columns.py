@@ -109,6 +109,31 @@ def describe_columns(plan: MemberPlan, maps: Collection[str] = ()) -> dict[str, 
     return columns
 
 
+def describe_component_columns(plan: MemberPlan) -> dict[str, ColumnDescription]:
+    """Unit, direction and meaning of the columns of the table of connected components, in order.
+
+    Args:
+        plan: the members of the run.
+    """
+    columns = {
+        "component": ColumnDescription("1", "none", "number within the label, the largest is 1")
+    }
+    for axis in "zyx":
+        columns[f"centre_{axis}"] = ColumnDescription(
+            "voxels", "none", f"centre on the grid of the image, axis {axis}, counted from 0"
+        )
+    columns["volume_ml"] = ColumnDescription("ml", "none", "volume on the network's grid")
+    columns["entropy_mean"] = ColumnDescription(
+        "nats", "higher_is_worse", "entropy of the fused probability: mean over the component"
+    )
+    for family in plan.families:
+        columns[f"{family.name}_agreement"] = _agreement(
+            f"share of members of {family.name} that give a voxel the label it has: mean over the "
+            "component"
+        )
+    return columns
+
+
 def aggregated_maps(plan: MemberPlan, maps: Collection[str] = ()) -> tuple[str, ...]:
     """Names of the voxel maps that are aggregated to scores, in order."""
     return tuple(_aggregated_maps(plan, maps))

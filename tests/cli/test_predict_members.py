@@ -135,6 +135,8 @@ def test_every_family_has_its_columns_maps_and_description(
     assert said["families"]["models"] == ["a", "b"]
     assert set(said["models"]) == {"a", "b"}
     assert set(said["columns"]) <= set(header)
+    components = (out / "uncertainty_per_component.csv").read_text().splitlines()[0]
+    assert components.split(",")[3:] == list(said["component_columns"])
     for family in families:
         for column in ("pairwise_dice", "consensus_dice", "mutual_information_foreground_mean"):
             assert f"{family}_{column}" in header

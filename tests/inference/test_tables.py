@@ -17,7 +17,11 @@ from nnunetv2_le.inference.tables import (
     write_tables,
 )
 
-DESCRIPTION = {"columns": {}}
+COMPONENT_COLUMNS = (
+    *("component", "centre_z", "centre_y", "centre_x", "volume_ml", "entropy_mean"),
+    "heads_agreement",
+)
+DESCRIPTION = {"columns": {}, "component_columns": {name: {} for name in COMPONENT_COLUMNS}}
 
 
 @pytest.fixture
@@ -92,6 +96,14 @@ def test_components_have_their_centre_and_size(output: Path):
     centre = [float(row[f"centre_{axis}"]) for axis in "zyx"]
     assert centre == [1.0, 2.0, 3.5]
     assert (row["volume_ml"], row["entropy_mean"]) == ("0.25", "0.1")
+
+
+def test_a_table_without_components_has_the_columns_of_one(output: Path):
+    add(output, record("a") | {"components": []})
+    write_tables(output, DESCRIPTION)
+    header, *none = (output / "uncertainty_per_component.csv").read_text().splitlines()
+    assert header.split(",") == ["case", "label", "label_name", *COMPONENT_COLUMNS]
+    assert none == []
 
 
 def test_columns_that_later_cases_alone_have_come_last(output: Path):

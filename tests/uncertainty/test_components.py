@@ -7,6 +7,7 @@ from scipy import ndimage
 from uncertainty.uncertainty_reference import make_members
 
 from nnunetv2_le.uncertainty import components as components_module
+from nnunetv2_le.uncertainty.columns import describe_component_columns
 from nnunetv2_le.uncertainty.components import component_scores
 
 
@@ -44,6 +45,7 @@ def test_agreement_of_a_component_is_the_share_of_members_that_give_it_the_label
     heads = (labels[:3] == 1).mean(axis=0)[numbers == largest].mean()
     assert components[0].scores["heads_agreement"] == pytest.approx(heads)
     assert set(components[0].scores) == {"entropy_mean", "heads_agreement", "mirrors_agreement"}
+    assert list(components[0].scores) == list(describe_component_columns(members.plan))[-3:]
 
 
 def test_an_empty_segmentation_has_no_components():
