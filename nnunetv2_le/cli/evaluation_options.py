@@ -80,26 +80,8 @@ class Options:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The arguments that evaluate and compare share."""
+    _add_files(parser)
     add = parser.add_argument
-    add(
-        "-ref",
-        type=path,
-        required=True,
-        nargs="+",
-        metavar="FOLDER",
-        help="Reference labels. Several folders are several raters; so are files CASE_r0, CASE_r1, "
-        "... in one folder.",
-    )
-    add("-djfile", type=path, metavar="FILE", help="dataset.json. Default: the prediction's.")
-    add("-pfile", type=path, metavar="FILE", help="plans.json. Default: the prediction's.")
-    add(
-        "-cases",
-        type=path,
-        metavar="FILE",
-        help="CSV with a column 'case', for -domain and -patient.",
-    )
-    add("-domain", metavar="COLUMN", help="Column of -cases: figures for each domain too.")
-    add("-patient", metavar="COLUMN", help="Column of -cases: the bootstrap draws whole patients.")
     add("-tolerance_mm", type=float, default=1.0, help="Of surface Dice. Default: 1.")
     add(
         "-roi_margin",
@@ -158,6 +140,29 @@ def options_of(arguments: argparse.Namespace) -> Options:
         figures=not arguments.no_figures,
         num_processes=_default_processes() if arguments.np is None else arguments.np,
     )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-ref",
+        type=path,
+        required=True,
+        nargs="+",
+        metavar="FOLDER",
+        help="Reference labels. Several folders are several raters; so are files CASE_r0, CASE_r1, "
+        "... in one folder.",
+    )
+    add("-djfile", type=path, metavar="FILE", help="dataset.json. Default: the prediction's.")
+    add("-pfile", type=path, metavar="FILE", help="plans.json. Default: the prediction's.")
+    add(
+        "-cases",
+        type=path,
+        metavar="FILE",
+        help="CSV with a column 'case', for -domain and -patient.",
+    )
+    add("-domain", metavar="COLUMN", help="Column of -cases: figures for each domain too.")
+    add("-patient", metavar="COLUMN", help="Column of -cases: the bootstrap draws whole patients.")
 
 
 def _require_numbers(arguments: argparse.Namespace) -> None:
