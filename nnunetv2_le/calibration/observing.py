@@ -85,6 +85,7 @@ def observe_cases(
         writer=writer,
         num_preprocessing=settings.num_preprocessing,
         num_writing=settings.num_writing,
+        on_gpu=predictor.device.type != "cpu",
         show_progress=predictor.show_progress,
     )
     queue.process(todo)

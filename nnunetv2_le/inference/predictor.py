@@ -245,6 +245,7 @@ class LayerEnsemblePredictor:
             writer=writer,
             num_preprocessing=num_preprocessing,
             num_writing=num_writing,
+            on_gpu=self.device.type != "cpu",
             show_progress=self.show_progress,
         )
         try:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # takes about six times the image (nnU-Net resamples in double precision).
 _WAITING_IMAGE_BYTES = 2**28
 _WAITING_PREDICTION_BYTES = 2**30
+_BESIDE_A_GPU = 4  # times as much: two large CTs, because the GPU has nothing to do meanwhile
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class CaseQueue:
         num_preprocessing: cases that are preprocessed at the same time; 0 to preprocess each only
             when it is its turn.
         num_writing: cases that are written at the same time; 0 to write each before the next.
+        on_gpu: whether ``predict`` leaves the CPU to the other steps: more may wait in memory.
         show_progress: show a progress bar.
     """
 
@@ -64,6 +66,7 @@ class CaseQueue:
         writer: CaseWriter,
         num_preprocessing: int,
         num_writing: int,
+        on_gpu: bool = False,
         show_progress: bool = True,
     ) -> None:
         self.prepare = prepare
@@ -71,6 +74,9 @@ class CaseQueue:
         self.writer = writer
         self.ahead = max(0, num_preprocessing)
         self.behind = max(0, num_writing)
+        times = _BESIDE_A_GPU if on_gpu else 1
+        self.most_image_bytes = times * _WAITING_IMAGE_BYTES
+        self.most_prediction_bytes = times * _WAITING_PREDICTION_BYTES
         self.show_progress = show_progress
         self.done: list[str] = []
         self.failed: dict[str, str] = {}
@@ -106,7 +112,7 @@ class CaseQueue:
                 size = image_bytes(left[0])
                 if (
                     waiting
-                    and size + sum(bytes_ for _, bytes_, _ in waiting) > _WAITING_IMAGE_BYTES
+                    and size + sum(bytes_ for _, bytes_, _ in waiting) > self.most_image_bytes
                 ):
                     break
                 case = left.popleft()
@@ -128,7 +134,7 @@ class CaseQueue:
 
     def _collect(self, *, leave: int) -> None:
         """Wait for writing until at most ``leave`` cases, and not too many bytes, are under way."""
-        while len(self._writing) > leave or self._writing_bytes() > _WAITING_PREDICTION_BYTES:
+        while len(self._writing) > leave or self._writing_bytes() > self.most_prediction_bytes:
             name, _, future = self._writing.popleft()
             try:
                 future.result()

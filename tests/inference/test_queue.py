@@ -54,13 +54,14 @@ class Steps:
         self.note("forget", case)
 
 
-def queue_of(steps: Any, ahead: int = 0, behind: int = 0) -> CaseQueue:
+def queue_of(steps: Any, ahead: int = 0, behind: int = 0, *, on_gpu: bool = False) -> CaseQueue:
     return CaseQueue(
         prepare=steps.prepare,
         predict=steps.predict,
         writer=steps,
         num_preprocessing=ahead,
         num_writing=behind,
+        on_gpu=on_gpu,
         show_progress=False,
     )
 
@@ -118,9 +119,12 @@ def test_a_failure_that_cannot_be_cleared_away_is_said(tmp_path: Path, caplog: A
     assert queue.done == ["a"]
 
 
-@pytest.mark.parametrize(("image_bytes", "most"), [(0, 4), (10, 3), (25, 1)])
+@pytest.mark.parametrize(
+    ("image_bytes", "on_gpu", "most"),
+    [(0, False, 4), (10, False, 3), (25, False, 1), (10, True, 4), (60, True, 2)],
+)
 def test_only_so_many_images_wait_as_their_number_and_size_allow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_bytes: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_bytes: int, on_gpu: bool, most: int
 ) -> None:
     monkeypatch.setattr(queue_module, "_WAITING_IMAGE_BYTES", 30)
     monkeypatch.setattr(queue_module, "image_bytes", lambda case: image_bytes)
@@ -132,7 +136,7 @@ def test_only_so_many_images_wait_as_their_number_and_size_allow(
         def submit(self, _: Any, case: Case) -> None:
             asked.append(case.name)
 
-    queue = queue_of(Steps(tmp_path), 3)
+    queue = queue_of(Steps(tmp_path), 3, on_gpu=on_gpu)
     ahead = [len(asked) - n for n, _ in enumerate(queue._prepared(Readers(), CASES))]  # type: ignore[arg-type]
     assert max(ahead) == most
     assert asked == NAMES
@@ -143,9 +147,16 @@ def test_predictions_wait_for_writing_until_they_are_too_many_or_too_large(
 ) -> None:
     monkeypatch.setattr(queue_module, "_WAITING_PREDICTION_BYTES", 25)
     left = []
-    for nbytes in (10, 13, 0, 25, 26):
-        steps = Steps(tmp_path / str(nbytes))
-        queue = queue_of(steps, 0, 2)
+    for nbytes, on_gpu in (
+        (10, False),
+        (13, False),
+        (0, False),
+        (25, False),
+        (26, False),
+        (26, True),
+    ):
+        steps = Steps(tmp_path / f"{nbytes}_{on_gpu}")
+        queue = queue_of(steps, 0, 2, on_gpu=on_gpu)
         collect, waiting = queue._collect, list[int]()
 
         def counted(*, leave: int, do: Any = collect, of: Any = queue, to: Any = waiting) -> None:
@@ -157,4 +168,4 @@ def test_predictions_wait_for_writing_until_they_are_too_many_or_too_large(
         queue.process(CASES)
         assert queue.done == NAMES
         left.append(max(waiting))
-    assert left == [2, 1, 2, 1, 0]
+    assert left == [2, 1, 2, 1, 0, 2]
