@@ -83,12 +83,13 @@ def test_a_member_is_scaled_as_if_it_were_the_only_one(member):
 @pytest.mark.parametrize("has_regions", [False, True])
 def test_parameters_minimise_the_nll_and_their_distance_to_the_temperatures(has_regions):
     generator, kept = np.random.default_rng(0), []
-    search = TemperatureSearch(("m",), has_regions=has_regions)
+    search = TemperatureSearch(("cooler", "m"), has_regions=has_regions)
     for _ in range(5):
         logits, truth = made_up(generator, 3.0, voxels=300)
         truth = truth % 2  # the last class never occurs
         masks = truth == np.arange(3)[:, None]
-        search.add(logits[None].astype(np.float32), masks if has_regions else truth)
+        both = np.stack([logits / 4, logits]).astype(np.float32)
+        search.add(both, masks if has_regions else truth)
         kept.append((logits, masks))
     groups = np.arange(5)
     scaling = fit_vector_scaling(search, "m", groups=groups)
@@ -97,7 +98,7 @@ def test_parameters_minimise_the_nll_and_their_distance_to_the_temperatures(has_
     scaled = (logits.T * weights + biases).T
     slope = (expit(scaled) if has_regions else softmax(scaled, axis=0)) - masks
     slope /= logits.size if has_regions else logits.shape[1]
-    start = 1 / fit_temperature(search, is_shared=False, groups=groups).values[0]
+    start = 1 / fit_temperature(search, is_shared=False, groups=groups).values[1]
     by_weights = (slope * logits).sum(axis=1) + 2e-4 * (weights - start)
     assert by_weights == pytest.approx(0, abs=3e-5)
     assert slope.sum(axis=1) + 2e-4 * biases == pytest.approx(0, abs=3e-5)

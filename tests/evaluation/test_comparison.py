@@ -153,8 +153,10 @@ def test_differences_are_of_the_cases_that_both_methods_have():
     assert (table["num_cases"] == 5).all()
 
 
-def test_a_score_that_one_method_alone_has_is_not_compared():
-    methods = {"A": method(0, "one", "both"), "B": method(1, "both", "other")}
+def test_a_score_that_one_method_lacks_or_has_in_the_other_direction_is_not_compared():
+    one, other = method(0, "one", "both"), method(1, "one", "both", "other")
+    turned = (Score("one", "higher_is_worse"), *other.scores[1:])
+    methods = {"A": one, "B": replace(other, scores=turned)}
     assert set(difference_table(methods, SETTINGS)["score"]) == {"both"}
 
 

@@ -50,6 +50,13 @@ def test_a_final_checkpoint_older_than_the_latest_is_refused(tmp_path: Path) -> 
     trainer.load_checkpoint.assert_not_called()
 
 
+def test_a_latest_checkpoint_as_old_as_the_final_one_hides_no_training(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, "latest", "final")
+    os.utime(tmp_path / "checkpoint_latest.pth", (1001, 1001))
+    load_to_continue(trainer, needs_one=False)
+    trainer.load_checkpoint.assert_called_once_with(str(tmp_path / "checkpoint_final.pth"))
+
+
 def test_without_any_checkpoint_a_training_begins_anew_and_a_retrofit_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
