@@ -116,10 +116,10 @@ class Window:
         """Tiles that an image of this spatial shape takes."""
         padded = [max(size, tile) for size, tile in zip(shape, self._patch_3d(), strict=True)]
         starts, (rows, columns) = self._starts(padded)
-        before = (padded[1] - shape[1]) // 2
+        # an axis that is padded has one tile, which touches every band wherever the image lies
         touching = sum(
             sum(self._touches(row, low, high) for row in rows)
-            for low, high in _bands(before, before + shape[1], num_bands)
+            for low, high in _bands(0, shape[1], num_bands)
         )
         return len(starts) * touching * len(columns)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_a_write_that_fails_leaves_the_earlier_calibration(calibration, tmp_path
     monkeypatch.undo()
     assert read_calibration(tmp_path) == bare
     assert [file.name for file in tmp_path.iterdir()] == [CALIBRATION_FILE]
+
+
+def test_a_write_that_ends_between_the_two_files_leaves_no_calibration(
+    calibration, tmp_path, monkeypatch
+):
+    real, calls = os.replace, []
+
+    def once(*paths):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(real(*paths))
+
+    monkeypatch.setattr("os.replace", once)
+    with pytest.raises(KeyboardInterrupt):
+        write_calibration(calibration, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [FEATURES_FILE]
 
 
 def test_a_missing_or_damaged_file_is_refused(calibration, tmp_path):

@@ -19,8 +19,13 @@ from nnunetv2_le.evaluation.comparison import (
     quality_table,
     wilcoxon,
 )
-from nnunetv2_le.evaluation.evaluate import evaluate_prediction
+from nnunetv2_le.evaluation.confidence_tables import Score
+from nnunetv2_le.evaluation.correlation import MIN_CASES
+from nnunetv2_le.evaluation.dataset import EvaluationDataset
+from nnunetv2_le.evaluation.evaluate import Evaluation, evaluate_prediction
+from nnunetv2_le.evaluation.failure_detection import aurc
 from nnunetv2_le.evaluation.method import MethodSettings
+from nnunetv2_le.types import Labels
 
 SETTINGS = MethodSettings(num_draws=50)
 
@@ -35,6 +40,17 @@ def frames(count=12):
         )
         for name, shift in (("A", 0.0), ("B", 0.3), ("C", 0.1))
     }
+
+
+def method(seed, *scores, cases=range(9)):
+    """An evaluation of made-up figures."""
+    rng = np.random.default_rng(seed)
+    columns = ("dice", "modified_hausdorff_mm", *scores)
+    table = pd.DataFrame(rng.random((9, len(columns))), list("abcdefghi"), columns)
+    dataset = EvaluationDataset(".png", Labels(("a",), (1,)), None, (0, 1), None)
+    chosen = tuple(Score(name, "higher_is_better") for name in scores)
+    empty = pd.DataFrame()
+    return Evaluation(table.iloc[list(cases)], empty, chosen, empty, None, (), dataset)
 
 
 def test_holm_closed_form():
@@ -101,3 +117,63 @@ def test_scores_are_compared_on_the_same_draws(tmp_path):
     assert correlations.loc[("good", "consensus_dice"), "spearman_dice"] == pytest.approx(
         stats.spearmanr(one.cases["consensus_dice"], one.cases["dice"]).statistic
     )
+
+
+def test_less_is_better_of_distance_and_of_nll():
+    index = ["a", "b", "c"]
+    methods = {
+        name: pd.DataFrame({"dice": 0.5, "modified_hausdorff_mm": far, "nll": far}, index=index)
+        for name, far in (("far", 2.0), ("near", 1.0))
+    }
+    table = quality_table(methods).set_index(["metric", "method"])
+    for metric in ("modified_hausdorff_mm", "nll"):
+        assert not table.loc[(metric, "far"), "is_best"]
+        assert table.loc[(metric, "near"), "is_best"]
+
+
+def test_correlations_are_of_the_cases_that_all_methods_have():
+    whole, part = method(0, "score"), method(1, "score", cases=[6, 1, 2, 3, 8])
+    part.cases.loc["c", "score"] = np.nan
+    table = correlation_table({"whole": whole, "part": part}).set_index("method")
+    assert list(table["num_cases"]) == [5, 4]
+    shared = whole.cases.loc[list("gbcdi")]
+    for column, name in (("dice", "dice"), ("modified_hausdorff_mm", "mhd")):
+        expected = stats.spearmanr(shared["score"], shared[column]).statistic
+        assert table.loc["whole", f"spearman_{name}"] == pytest.approx(expected)
+
+
+def test_differences_are_of_the_cases_that_both_methods_have():
+    whole, part = method(0, "score"), method(1, "score", cases=[6, 1, 2, 3, 8])
+    table = difference_table({"whole": whole, "part": part}, SETTINGS).set_index("metric")
+    figures = []
+    for one in (whole, part):
+        rows = one.cases.loc[list("gbcdi")]
+        figures.append(aurc(1 - rows["dice"].to_numpy(), rows["score"].to_numpy()))
+    assert table.loc["aurc", "difference"] == pytest.approx(figures[0] - figures[1])
+    assert (table["num_cases"] == 5).all()
+
+
+def test_a_score_that_one_method_lacks_or_has_in_the_other_direction_is_not_compared():
+    one, other = method(0, "one", "both"), method(1, "one", "both", "other")
+    turned = (Score("one", "higher_is_worse"), *other.scores[1:])
+    methods = {"A": one, "B": replace(other, scores=turned)}
+    assert set(difference_table(methods, SETTINGS)["score"]) == {"both"}
+
+
+def test_three_cases_are_compared_and_two_or_no_draws_are_not():
+    for count, rows in ((MIN_CASES, 3), (MIN_CASES - 1, 0)):
+        methods = {str(seed): method(seed, "score", cases=range(count)) for seed in (0, 1)}
+        assert len(difference_table(methods, SETTINGS)) == rows
+        assert not len(difference_table(methods, MethodSettings(num_draws=0)))
+
+
+def test_holm_corrects_over_pairs_of_methods_for_each_score_by_itself():
+    methods = {name: method(seed, "one", "other") for seed, name in enumerate("ABC")}
+    corrected = difference_table(methods, SETTINGS)
+    pairs = [
+        difference_table({a: methods[a], b: methods[b]}, SETTINGS) for a, b in ("AB", "AC", "BC")
+    ]
+    raw = pd.concat(pairs)
+    for (score, metric), rows in corrected.groupby(["score", "metric"]):
+        alone = raw[(raw["score"] == score) & (raw["metric"] == metric)]
+        assert list(rows["p_value"]) == pytest.approx(holm(list(alone["p_value"])))

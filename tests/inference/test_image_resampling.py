@@ -103,9 +103,17 @@ def test_nnunets_default_is_done_our_way():
     assert function.keywords == {"order": 3, "force_separate_z": None}
 
 
+def test_the_order_of_the_splines_is_that_of_the_configuration():
+    changed = configuration(**(CUBIC | {"order": 1}))
+    function = SmallMemoryConfiguration(changed, needs_labels=True).resampling_fn_data
+    assert function.func is resample_image
+    assert function.keywords["order"] == 1
+
+
 @pytest.mark.parametrize(
     ("function", "options"),
     [
+        ("resample_data_or_seg_to_shape", CUBIC | {"is_seg": True, "order": 1}),
         ("resample_torch_fornnunet", {"is_seg": False, "force_separate_z": False}),
         ("resample_data_or_seg_to_shape", CUBIC | {"order": 5}),
         ("resample_data_or_seg_to_shape", CUBIC | {"order_z": 1}),

@@ -55,3 +55,14 @@ def test_require_encoder_decoder_accepts_unets(unet: Callable[..., Any]) -> None
 def test_require_encoder_decoder_names_what_is_missing(network: nn.Module, missing: str) -> None:
     with pytest.raises(UnsupportedArchitectureError, match=missing):
         require_encoder_decoder(network)
+
+
+@pytest.mark.parametrize(
+    "name", ["stages", "output_channels", "conv_op", "transpconvs", "seg_layers"]
+)
+def test_each_part_that_heads_need_is_asked_for(unet: Callable[..., Any], name: str) -> None:
+    network = unet("plain")
+    part = "decoder" if name in ("transpconvs", "seg_layers") else "encoder"
+    delattr(getattr(network, part), name)
+    with pytest.raises(UnsupportedArchitectureError, match=rf"lacks {part}\.{name}\. Plan"):
+        require_encoder_decoder(network)

@@ -193,3 +193,12 @@ def test_a_layer_with_two_names_is_one_candidate_and_can_be_named_by_either():
     dummy = run_dummy_pass(network, example)
     for name in ("fine", "thin"):
         assert _names(find_layers(network, [name], dummy)) == [name]
+
+
+def test_layers_of_signals_along_one_axis_give_maps_and_no_tokens():
+    network = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 2, 2, stride=2))
+    layers = candidate_layers(network, "*", torch.zeros(1, 1, 8))
+    assert [(layer.name, layer.channels, layer.scale) for layer in layers] == [
+        ("0", 4, (1.0,)),
+        ("1", 2, (2.0,)),
+    ]

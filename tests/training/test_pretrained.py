@@ -15,6 +15,7 @@ from nnunetv2_le.network.frozen_layer_ensemble_unet import FrozenLayerEnsembleUN
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
 from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
 from nnunetv2_le.training.pretrained import (
+    carry_over_decoder_heads,
     read_trainer_name,
     read_weights,
     take_over_finished_network,
@@ -98,3 +99,25 @@ def test_a_checkpoint_tells_weights_and_trainer(tmp_path: Path) -> None:
         read_weights(tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"found none at none\.pth"):
         read_trainer_name(Path("none.pth"))
+
+
+@pytest.mark.parametrize("kind", [MultiHeadUNet, LayerEnsembleUNet])
+def test_decoder_heads_of_the_same_shape_are_carried_over_and_nothing_else(
+    stock: Any, kind: Any
+) -> None:
+    network = kind(copy.deepcopy(stock))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = {name: torch.full_like(value, 7) for name, value in stock.state_dict().items()}
+    weights["decoder.seg_layers.0.bias"] = torch.zeros(5)
+    weights["decoder.seg_layers.9.bias"] = torch.zeros(2)
+    copied = carry_over_decoder_heads(network, weights)
+    assert copied == ("decoder.seg_layers.0.weight",)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, weights[name] if name in copied else before[name]), name
+
+
+def test_a_network_without_heads_of_ours_is_left_as_it_is(stock: Any) -> None:
+    weights = {name: torch.full_like(value, 7) for name, value in stock.state_dict().items()}
+    before = copy.deepcopy(stock.state_dict())
+    assert carry_over_decoder_heads(stock, weights) == ()
+    assert all(torch.equal(value, before[name]) for name, value in stock.state_dict().items())

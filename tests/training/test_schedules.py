@@ -123,3 +123,8 @@ def test_every_cycle_keeps_its_last_epoch_and_no_restart(sizes: tuple[int, int],
 def test_cycles_that_cannot_be_are_refused(epochs: int, cycles: int, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         require_cycles(epochs, cycles)
+
+
+def test_two_epochs_are_a_cycle() -> None:
+    require_cycles(6, 3)
+    require_cycles(2, 1)
