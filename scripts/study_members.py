@@ -86,6 +86,9 @@ METHODS = {
     "layer_ensemble_single": Method(LAYERS, ("heads",)),
     "layer_ensemble": Method(LAYERS, mirroring=True),
     "layer_ensemble_calibrated": Method(LAYERS, mirroring=True, is_calibrated=True),
+    "full_gradient_calibrated": Method(
+        "LayerEnsembleTrainerFullGradient", mirroring=True, is_calibrated=True
+    ),
     "stock_calibrated": Method(STOCK, mirroring=True, is_calibrated=True),
     "full_gradient_single": Method("LayerEnsembleTrainerFullGradient", ("heads",)),
     "probes_single": Method("LayerEnsembleTrainerProbes", ("heads",)),
