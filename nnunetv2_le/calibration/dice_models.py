@@ -35,6 +35,9 @@ _PENALTIES = np.logspace(-2, 4, 7)
 _INNER_FOLDS = 5
 _ALL_SCORES = "all scores"
 
+CLEAR_SCORE = 2.0  # standard errors: of several scores one may look better by chance
+CLEAR_ALL = 1.0
+
 Scores = Mapping[str, Float[np.ndarray, "cases"]]
 
 
@@ -175,12 +178,12 @@ def choose_model(
     columns: tuple[str, ...],
     seed: int,
 ) -> DiceModel:
-    """Isotonic on one score, unless another or all scores are better by more than a standard error.
+    """Isotonic on one score, unless another or all scores together are clearly better.
 
     All predict held-out folds of patients and are compared by their absolute errors, mean of each
-    patient. The first score gives way to the next, and the one that is left to all scores, only
-    where the difference exceeds its standard error over patients. With fewer patients than columns
-    the linear model is out of the question.
+    patient. The first score gives way to another only where the difference exceeds two standard
+    errors over patients, and the one that is left to all scores where it exceeds one. With fewer
+    patients than columns the linear model is out of the question.
 
     Args:
         scores: columns of the labelled cases, all defined.
@@ -198,7 +201,8 @@ def choose_model(
     errors = _held_out_errors(fits, scores, dice, groups=groups, seed=seed)
     best, *others = fits
     for other in others:
-        if _is_clear(errors[best] - errors[other]):
+        clear = CLEAR_ALL if other == _ALL_SCORES else CLEAR_SCORE
+        if _exceeds(errors[best] - errors[other], clear):
             best = other
     return fits[best](scores, dice)
 
@@ -220,9 +224,9 @@ def _held_out_errors(
     return {name: _errors(odds, dice, groups) for name, odds in predicted.items()}
 
 
-def _is_clear(gains: Float[np.ndarray, "patients"]) -> bool:
-    """Whether the mean gain exceeds its standard error."""
-    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
+def _exceeds(gains: Float[np.ndarray, "patients"], num_errors: float) -> bool:
+    """Whether the mean gain exceeds so many of its standard errors."""
+    return bool(gains.mean() > num_errors * gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _errors(

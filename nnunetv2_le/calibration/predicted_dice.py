@@ -203,7 +203,7 @@ def fit_predicted_dice(
         dice,
         patients=patients,
         candidates=_usable(scores, MAIN_SCORES if score is None else (main,)) or (main,),
-        columns=_usable(scores, filter(_is_of_linear_model, scores)) or (main,),
+        columns=_usable(scores, filter(is_of_linear_model, scores)) or (main,),
     )
     weights, folds = group_weights(patients), []
     held_out, baseline = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
@@ -276,7 +276,8 @@ def _main_score(table: LabelCases, score: str | None) -> str:
     )
 
 
-def _is_of_linear_model(column: str) -> bool:
+def is_of_linear_model(column: str) -> bool:
+    """Whether the linear model looks at a column."""
     return column in _COLUMNS or column.endswith(_COLUMN_ENDINGS)
 
 

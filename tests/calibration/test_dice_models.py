@@ -101,6 +101,19 @@ def test_the_simple_model_takes_the_score_that_predicts_best():
     assert model.columns == ("soft_dice",)
 
 
+def test_of_equally_good_scores_the_preferred_one_is_kept_though_others_look_better_by_chance():
+    names = ("mirrors_soft_dice", "soft_dice", "consensus_dice", "aula_normalized", "aula")
+    too_many_columns = tuple(map(str, range(61)))  # no linear model
+    taken = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        dice = generator.uniform(0.4, 0.9, size=60)
+        scores = {name: dice + generator.normal(0, 0.1, size=60) for name in names}
+        settings = {"candidates": names, "columns": too_many_columns, "seed": seed}
+        taken.append(choose_model(scores, dice, groups=np.arange(60), **settings).score)
+    assert taken.count(names[0]) >= 17
+
+
 def test_folds_hold_out_every_patient_once_and_whole():
     groups = np.random.default_rng(0).integers(0, 13, size=60)
     seen = []
