@@ -25,8 +25,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from nnunetv2_le.calibration.cases import CalibrationCases, LabelCases
-from nnunetv2_le.calibration.conformal import group_weights
 from nnunetv2_le.calibration.fit import PREDICTED_DICE, FittedDecisions, fit_decisions
+from nnunetv2_le.calibration.groups import group_weights
 
 logger = logging.getLogger("study_calibration")
 

@@ -34,7 +34,7 @@ def read(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     kept = np.isfinite(numbers).mean(axis=0) > MOSTLY
     names, numbers = [n for n, keep in zip(names, kept, strict=True) if keep], numbers[:, kept]
     dice = np.array([row["dice"] for row in rows], dtype=float)
-    patients = np.array([_patient(row["case"]) for row in rows])
+    patients = np.array([PATIENT.match(row["case"])[0] for row in rows])
     usable = np.isfinite(numbers).all(axis=1) & np.isfinite(dice)
     scores = dict(zip(names, numbers[usable].T, strict=True))
     return scores, dice[usable], np.unique(patients[usable], return_inverse=True)[1]
@@ -66,11 +66,6 @@ def judge(file: Path, num_patients: int, num_splits: int) -> dict[str, np.ndarra
             error = np.abs(said - dice[asked]).mean() / baseline
             found[rule].append((error, spearmanr(said, dice[asked]).statistic))
     return {rule: np.mean(values, axis=0) for rule, values in found.items()}
-
-
-def _patient(case: str) -> str:
-    found = PATIENT.match(case)
-    return found.group() if found else case
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
+from nnunetv2_le.calibration.groups import group_weights
 from nnunetv2_le.errors import InputError, SettingError
 
 _ROUNDING = 1e-9  # shares such as 9/10 against 1 - 0.1
@@ -57,12 +58,6 @@ def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
             f"{num_groups}; label more cases or accept an alpha of at least "
             f"{1 / (num_groups + 1):.3g}"
         )
-
-
-def group_weights(groups: Int[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
-    """Weight of each case: one over the cases of its group and over all groups; they sum to 1."""
-    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / (sizes[numbers] * len(sizes)))
 
 
 def conformal_quantile(

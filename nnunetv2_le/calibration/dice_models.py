@@ -13,11 +13,10 @@ Models:
         leave-one-out (scikit-learn).
 
 References:
-    Zadrozny and Elkan 2002 (isotonic calibration). Hoerl and Kennard 1970 (ridge). Breiman et al.
-    1984 (the rule of one standard error).
+    Zadrozny and Elkan 2002 (isotonic calibration). Hoerl and Kennard 1970 (ridge).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -28,7 +27,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 
-from nnunetv2_le.errors import InputError
+from nnunetv2_le.calibration.groups import group_folds, group_means, is_clear
 
 MIN_DICE = 0.005  # its log-odds stand for a Dice of 0
 _PENALTIES = np.logspace(-2, 4, 7)
@@ -202,7 +201,7 @@ def choose_model(
     best, *others = fits
     for other in others:
         clear = CLEAR_ALL if other == _ALL_SCORES else CLEAR_SCORE
-        if _exceeds(errors[best] - errors[other], clear):
+        if is_clear(errors[best] - errors[other], clear):
             best = other
     return fits[best](scores, dice)
 
@@ -215,55 +214,17 @@ def _held_out_errors(
     groups: Int[np.ndarray, "cases"],
     seed: int,
 ) -> dict[str, Float[np.ndarray, "patients"]]:
-    """Errors of each model on folds of patients that it was not fitted on."""
+    """Mean absolute error of each patient, by each model, on folds that it was not fitted on."""
     predicted = {name: np.full(len(dice), np.nan) for name in fits}
     for training, held_out in group_folds(groups, _INNER_FOLDS, seed=seed):
         known, asked = rows(scores, training), rows(scores, held_out)
         for name, fit in fits.items():
             predicted[name][held_out] = fit(known, dice[training]).predict(asked)
-    return {name: _errors(odds, dice, groups) for name, odds in predicted.items()}
-
-
-def _exceeds(gains: Float[np.ndarray, "patients"], num_errors: float) -> bool:
-    """Whether the mean gain exceeds so many of its standard errors."""
-    return bool(gains.mean() > num_errors * gains.std(ddof=1) / np.sqrt(len(gains)))
-
-
-def _errors(
-    odds: Float[np.ndarray, "cases"],
-    dice: Float[np.ndarray, "cases"],
-    groups: Int[np.ndarray, "cases"],
-) -> Float[np.ndarray, "patients"]:
-    """Mean absolute error of the predicted Dice of each patient."""
-    numbers = np.bincount(groups)
-    sums = np.bincount(groups, weights=np.abs(dice_of(odds) - dice))
-    return np.asarray(sums[numbers > 0] / numbers[numbers > 0])
+    return {
+        name: group_means(np.abs(dice_of(odds) - dice), groups) for name, odds in predicted.items()
+    }
 
 
 def rows(scores: Scores, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Some of the cases of every column."""
     return {name: np.asarray(values, dtype=float)[chosen] for name, values in scores.items()}
-
-
-def group_folds(
-    groups: Int[np.ndarray, "cases"], num_folds: int, *, seed: int = 0
-) -> Iterator[tuple[Int[np.ndarray, "training"], Int[np.ndarray, "held_out"]]]:
-    """Folds of whole patients: each patient is held out once.
-
-    Args:
-        groups: the number of each case's patient.
-        num_folds: folds, fewer where there are fewer patients.
-        seed: of the draw.
-
-    Raises:
-        InputError: fewer than two patients.
-    """
-    patients = np.unique(groups)
-    if len(patients) < 2:
-        raise InputError(
-            f"expected at least 2 labelled patients for cross-validation, got {len(patients)}"
-        )
-    drawn = np.random.default_rng(seed).permutation(patients)
-    for fold in np.array_split(drawn, min(num_folds, len(patients))):
-        is_held_out = np.isin(groups, fold)
-        yield np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)

@@ -20,9 +20,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import sem
 
-from nnunetv2_le.calibration.conformal import group_weights
-from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.calibration.groups import group_folds, group_means, group_weights, is_clear
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.correlation import spearman
 from nnunetv2_le.evaluation.failure_detection import aurc
@@ -141,15 +141,11 @@ def _first_within_one_error(values: Float[np.ndarray, "folds skips"]) -> int:
     if len(values) < 2:
         return 0
     gaps = values[:, [int(np.argmax(values.mean(axis=0)))]] - values
-    errors = gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
-    return int(np.argmax(gaps.mean(axis=0) <= errors))
+    return int(np.argmax(gaps.mean(axis=0) <= sem(gaps, axis=0)))
 
 
 def _fused_skip(fused_dice: np.ndarray, means: np.ndarray, default: int, groups: np.ndarray) -> int:
     """The best skip if it beats the default by more than two standard errors over patients."""
     best = int(np.argmax(means))
-    sums = np.bincount(groups, weights=fused_dice[:, best] - fused_dice[:, default])
-    sizes = np.bincount(groups)
-    gains = sums[sizes > 0] / sizes[sizes > 0]
-    wins = gains.mean() > _CLEAR * gains.std(ddof=1) / np.sqrt(len(gains))
-    return best if wins else default
+    gains = group_means(fused_dice[:, best] - fused_dice[:, default], groups)
+    return best if is_clear(gains, _CLEAR) else default

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nnunetv2_le.calibration.cases import CalibrationCases
-from nnunetv2_le.calibration.conformal import cases_needed, group_weights
+from nnunetv2_le.calibration.conformal import cases_needed
 from nnunetv2_le.calibration.contours import BoundaryDistances, LabelMargins, fit_contours
-from nnunetv2_le.calibration.dice_models import group_folds
 from nnunetv2_le.calibration.fitting import FitSettings
 from nnunetv2_le.calibration.flag import fit_flag
+from nnunetv2_le.calibration.groups import group_folds, group_weights
 from nnunetv2_le.calibration.predicted_dice import MIN_PATIENTS, fit_predicted_dice
 from nnunetv2_le.calibration.prediction_sets import THRESHOLDS, CaseCurve, fit_prediction_sets
 from nnunetv2_le.errors import InputError

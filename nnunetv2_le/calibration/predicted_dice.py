@@ -32,17 +32,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nnunetv2_le.calibration.cases import LabelCases, group_numbers
-from nnunetv2_le.calibration.conformal import group_weights, require_enough
+from nnunetv2_le.calibration.conformal import require_enough
 from nnunetv2_le.calibration.dice_models import (
     MIN_DICE,
     DiceModel,
     Scores,
     choose_model,
     dice_of,
-    group_folds,
     log_odds,
     rows,
 )
+from nnunetv2_le.calibration.groups import group_folds, group_weights
 from nnunetv2_le.errors import InputError, SettingError
 
 DEFAULT_LEVEL = 0.9

@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy.special import expit
 
-from nnunetv2_le.calibration.conformal import controlled_threshold, group_weights
+from nnunetv2_le.calibration.conformal import controlled_threshold
+from nnunetv2_le.calibration.groups import group_weights
 from nnunetv2_le.errors import InputError
 
 THRESHOLDS = np.append(expit(np.linspace(0.0, -12.0, 241)), 0.0)

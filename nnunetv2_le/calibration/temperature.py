@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
-from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.calibration.groups import group_folds
 from nnunetv2_le.calibration.nll_curve import log_temperature_of_minimum, nll_at, nll_curve
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
-from nnunetv2_le.calibration.dice_models import group_folds
+from nnunetv2_le.calibration.groups import group_folds, is_clear
 from nnunetv2_le.calibration.temperature import (
     NUM_FOLDS,
     SampledVoxels,
@@ -106,7 +106,7 @@ def fit_vector_scaling(
         biases=tuple(biases.tolist()),
         nll_temperature=float(errors[0].mean()),
         nll_vector=float(errors[1].mean()),
-        is_used=bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))),
+        is_used=is_clear(gains, 1.0),
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_le.cli.argument_types import path
+from nnunetv2_le.cli.argument_types import not_empty, path
 from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.cli.evaluation_options import (
     Options,
@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-chk",
+        type=not_empty,
         default="checkpoint_final.pth",
         help="Checkpoint of -m. Default: checkpoint_final.pth.",
     )

@@ -242,7 +242,7 @@ def prepare_array(
     """
     require_array(image, model, spacing_mm=spacing_mm, previous_stage=previous_stage)
     with np.errstate(over="ignore"):
-        image = image.astype(np.float32)
+        image = image.astype(np.float32, copy=False)
     require_finite(f"The image of {name}", image)
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     # as nnU-Net's readers give labels; its preprocessor marks voxels outside the body with -1

@@ -13,10 +13,8 @@ from nnunetv2_le.calibration.dice_models import (
     dice_of,
     fit_isotonic,
     fit_linear,
-    group_folds,
     log_odds,
 )
-from nnunetv2_le.errors import InputError
 
 
 def chosen(table, candidates=("consensus_dice",)):
@@ -112,27 +110,6 @@ def test_of_equally_good_scores_the_preferred_one_is_kept_though_others_look_bet
         settings = {"candidates": names, "columns": too_many_columns, "seed": seed}
         taken.append(choose_model(scores, dice, groups=np.arange(60), **settings).score)
     assert taken.count(names[0]) >= 17
-
-
-def test_folds_hold_out_every_patient_once_and_whole():
-    groups = np.random.default_rng(0).integers(0, 13, size=60)
-    seen = []
-    for training, held_out in group_folds(groups, 5):
-        assert not set(groups[training]) & set(groups[held_out])
-        seen += held_out.tolist()
-    assert sorted(seen) == list(range(60))
-
-
-def test_one_patient_cannot_be_cross_validated():
-    with pytest.raises(
-        InputError, match="at least 2 labelled patients for cross-validation, got 1"
-    ):
-        list(group_folds(np.zeros(5, dtype=int), 5))
-
-
-def test_two_patients_are_two_folds():
-    folds = [(a.tolist(), b.tolist()) for a, b in group_folds(np.array([4, 7, 4]), 5)]
-    assert sorted(folds) == [([0, 2], [1]), ([1], [0, 2])]
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e9])

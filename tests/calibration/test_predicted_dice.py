@@ -12,10 +12,10 @@ from nnunetv2_le.calibration.cases import LabelCases
 from nnunetv2_le.calibration.dice_models import (
     choose_model,
     dice_of,
-    group_folds,
     log_odds,
     rows,
 )
+from nnunetv2_le.calibration.groups import group_folds
 from nnunetv2_le.calibration.json_values import from_json, to_json
 from nnunetv2_le.calibration.predicted_dice import PredictedDice, fit_predicted_dice
 from nnunetv2_le.errors import InputError, SettingError

@@ -36,7 +36,7 @@ def train_parser() -> argparse.ArgumentParser:
         (
             evaluate.build_parser(),
             ["-pred", "out", "-ref", "labels"],
-            ["-pred", "-ref", "-o", "-i", "-m", "-djfile", "-pfile", "-cases"],
+            ["-pred", "-ref", "-o", "-i", "-m", "-chk", "-djfile", "-pfile", "-cases"],
         ),
         (compare.build_parser(), ["-pred", "A=a", "-ref", "r", "-o", "out"], ["-ref", "-o"]),
         (demo.build_parser(), ["-o", "out"], ["-o"]),
