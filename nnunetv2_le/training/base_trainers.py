@@ -37,7 +37,7 @@ class OwnLengthTrainer(nnUNetTrainer):  # type: ignore[misc]
 
 
 class OwnNetworkTrainer(OwnLengthTrainer):
-    """For networks that are built on nnU-Net's U-Net."""
+    """For networks that are built on nnU-Net's U-Net, or that of another trainer mixed in."""
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]
@@ -48,14 +48,14 @@ class OwnNetworkTrainer(OwnLengthTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The network that the class builds on nnU-Net's own from the plans.
+        """The network that the class builds on the U-Net that nnU-Net makes from the plans.
 
         Raises:
             UnsupportedArchitectureError: the plans ask for a network without convolutional encoder
                 and decoder.
         """
         try:
-            unet: nn.Module = nnUNetTrainer.build_network_architecture(
+            unet: nn.Module = super().build_network_architecture(
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, True
             )
         except TypeError as error:  # such a network does not know the word deep_supervision

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
 from nnunetv2_le.errors import SettingError
@@ -69,9 +70,11 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
         return [[1.0] * len(self.configuration_manager.patch_size)]
 
     def _build_loss(self) -> nn.Module:
-        """nnU-Net's compound loss for each head, summed over heads."""
+        """Sum over heads of nnU-Net's compound loss, or of that of a trainer mixed in."""
         self.enable_deep_supervision = False  # nnU-Net's loss for one output, without its weights
         try:
-            return SummedHeadLoss(super()._build_loss())
+            loss: nn.Module = super()._build_loss()
         finally:
             self.enable_deep_supervision = True
+        # other trainers may wrap theirs without looking at the switch
+        return SummedHeadLoss(loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss)
