@@ -238,6 +238,15 @@ def test_several_values_a_voxel_are_refused(two: Model, tmp_path: Path, kind: st
         prepare_case(Case("case", files), two)
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_volumes_of_all_channels_in_one_file_are_refused(two: Model, tmp_path: Path, ending: str):
+    file = tmp_path / f"case_0000{ending}"
+    volumes = [sitk.GetImageFromArray(np.ones((8, 9, 10), dtype=np.float32)) for _ in range(2)]
+    sitk.WriteImage(sitk.JoinSeries(volumes), str(file))
+    with pytest.raises(CaseError, match=r"Expected one volume in .*case_0000.*; got 2.*file of its"):
+        prepare_case(Case("case", (file,)), two)
+
+
 def test_a_voxel_size_of_zero_is_said(two: Model, tmp_path: Path, caplog: Any):
     files = TinyImage(shape=(20, 20, 20), num_channels=2).write(tmp_path)
     prepare_case(Case("case", tuple(files)), two)
