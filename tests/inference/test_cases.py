@@ -243,7 +243,9 @@ def test_volumes_of_all_channels_in_one_file_are_refused(two: Model, tmp_path: P
     file = tmp_path / f"case_0000{ending}"
     volumes = [sitk.GetImageFromArray(np.ones((8, 9, 10), dtype=np.float32)) for _ in range(2)]
     sitk.WriteImage(sitk.JoinSeries(volumes), str(file))
-    with pytest.raises(CaseError, match=r"Expected one volume in .*case_0000.*; got 2.*file of its"):
+    with pytest.raises(
+        CaseError, match=r"Expected one volume in .*case_0000.*; got 2.*file of its"
+    ):
         prepare_case(Case("case", (file,)), two)
 
 
