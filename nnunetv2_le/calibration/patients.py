@@ -30,7 +30,7 @@ def read_patients(file: Path) -> tuple[str, dict[str, str]]:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or []
-            rows = list(reader)
+            given = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as a table ({error}). Name it with -cases.") from (
             error
@@ -41,6 +41,8 @@ def read_patients(file: Path) -> tuple[str, dict[str, str]]:
             f"Expected the columns case and {' or '.join(_GROUP_COLUMNS)} in {file}; got "
             f"{', '.join(columns) or 'none'}. Rename its columns."
         )
+    # spreadsheets keep blanks around a name, which nobody sees: two patients of one
+    rows = [{name: (row[name] or "").strip() for name in ("case", column)} for row in given]
     patients = {row["case"]: row[column] for row in rows}
     if torn := [row for row in rows if row[column] != patients[row["case"]]]:
         first, number = torn[0]["case"], len({row["case"] for row in torn})

@@ -90,10 +90,13 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
         LayerEnsembleError: if a method cannot be evaluated or the methods have no case in common.
     """
     from nnunetv2_le.evaluation.comparison import common_cases
+    from nnunetv2_le.evaluation.dataset import read_description
     from nnunetv2_le.evaluation.result_files import write_evaluation
 
     options = request.options
     require_writable(request.output)
+    for folder in request.predictions.values():  # not after the methods before it were evaluated
+        read_description(options.dataset_file or folder / "dataset.json")
     methods = {}
     for name, folder in request.predictions.items():
         methods[name] = evaluate_folder(folder, options)

@@ -4,6 +4,7 @@ files of the cases -> figures of each case -> joined with the scores -> figures 
 """
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +148,7 @@ def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame 
         if wanted:
             raise InputError(f"columns {wanted} were asked for, but no table of cases was given")
         return None
-    try:
-        # a site may be called NA
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    table = _read_texts(path)
     missing = [column for column in ("case", *wanted) if column not in table.columns]
     if missing:
         raise InputError(
@@ -163,6 +160,24 @@ def _read_case_table(path: Path | None, method: MethodSettings) -> pd.DataFrame 
             f"{path} names a case twice: {table['case'][table['case'].duplicated()].iloc[0]}"
         )
     return table.set_index("case")
+
+
+def _read_texts(path: Path) -> pd.DataFrame:
+    """A table of texts without the blanks around them, which spreadsheets keep and nobody sees."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            table = pd.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,  # a site may be called NA
+                na_values=[""],
+                index_col=False,  # commas at the end of rows would make the first column none
+            )
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    stripped = table.apply(lambda column: column.str.strip())
+    return stripped.mask(stripped == "")
 
 
 def _with_case_table(

@@ -65,7 +65,7 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
             raise CaseError(
                 f"{path} cannot be read: {found}. Copy it again from where it came from."
             )
-        _require_one_value_a_voxel(path)
+        _require_one_volume(path)
         if not has_voxel_size(path):
             logger.warning("%s states no voxel size (pixdim is 0): 1 mm is assumed.", path)
         if has_bad_intensities(path):
@@ -193,9 +193,10 @@ def _not_finite(image: str) -> str:
     )
 
 
-def _require_one_value_a_voxel(path: Path) -> None:
+def _require_one_volume(path: Path) -> None:
     """Refuse vectors and colours, of which nnU-Net's reader makes channels of a wrong axis.
 
+    Several volumes in one file would be channels, but nnU-Net cannot write their segmentation.
     Colours of a PNG or TIFF are channels; other readers see to these.
     """
     if not path.name.endswith(_OF_VOLUMES):
@@ -210,4 +211,9 @@ def _require_one_value_a_voxel(path: Path) -> None:
         raise CaseError(
             f"Expected one value a voxel in {path}; got {reader.GetNumberOfComponents()} (a vector "
             "or colour image). Write each channel to a file of its own."
+        )
+    if (volumes := math.prod(reader.GetSize()[3:])) > 1:
+        raise CaseError(
+            f"Expected one volume in {path}; got {volumes} (an image of four axes). Write each "
+            "channel to a file of its own."
         )

@@ -4,12 +4,15 @@ nnU-Net prints the shapes and spacings of channels that do not fit, and says not
 a voxel size that is no millimetres becomes an error of memory or of an empty array.
 """
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunetv2_le.inference.model import Model
@@ -35,6 +38,12 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
         model: the model that the case was preprocessed for.
         error: what nnU-Net raised.
     """
+    if (spacing := _spacing_file(images[0], model)) is not None and not _has_spacing(spacing):
+        return (
+            f'{spacing} has to hold the voxel size in millimetres, such as {{"spacing": '
+            f"[2.5, 1.0, 1.0]}} (z, y, x); without it {images[0].name} cannot be read. Mend it, or "
+            "remove it for 1 mm."
+        )
     try:
         found = [_geometry(path) for path in images]
     except RuntimeError:  # not even the header can be read
@@ -55,6 +64,22 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
         f"{images[0]} cannot be read or preprocessed ({type(error).__name__}: "
         f"{_last_line(error)}). Check that the file is complete and opens in a viewer."
     )
+
+
+def _spacing_file(image: Path, model: Model) -> Path | None:
+    """The file in which nnU-Net looks for the voxel size of a 3D TIFF, if it is there."""
+    if not issubclass(model.plans.image_reader_writer_class, Tiff3DIO):
+        return None
+    file = image.with_name(f"{image.stem[: -len('_0000')]}.json")
+    return file if file.is_file() else None
+
+
+def _has_spacing(file: Path) -> bool:
+    try:
+        sizes = json.loads(file.read_text(encoding="utf-8"))["spacing"]
+        return len(sizes) == 3 and all(0 < size < math.inf for size in sizes)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _geometry(path: Path) -> _Geometry:

@@ -92,11 +92,16 @@ class NativeGrid:
             fill: the values.
             channels: lengths of the axes in front of those of the grid.
         """
-        shape = (*channels, *self._in_native_order(self.full_shape))
+        shape = (*channels, *self.native_shape)
         array = np.full(shape, fill, dtype=dtype)
         axes = (*range(len(channels)), *(len(channels) + axis for axis in self.transpose_forward))
         cropped = (*(slice(None) for _ in channels), *self.place)
         return array, array.transpose(axes)[cropped]
+
+    @property
+    def native_shape(self) -> tuple[int, int, int]:
+        """Shape of the image's grid, in its own order of axes."""
+        return self._in_native_order(self.full_shape)
 
     def native_volume(
         self, volume: Float[np.ndarray, "depth height width"], *, outside: float
@@ -107,8 +112,7 @@ class NativeGrid:
             volume: the volume.
             outside: its value outside the cropped part.
         """
-        shape = self._in_native_order(self.full_shape)
-        return NativeVolume(shape, np.float32, outside, self._native_pieces(volume))
+        return NativeVolume(self.native_shape, np.float32, outside, self._native_pieces(volume))
 
     def _native_pieces(
         self, volume: Float[np.ndarray, "depth height width"]

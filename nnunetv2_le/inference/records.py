@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from nnunetv2_le.inference.file_orientation import voxel_in_file
 from nnunetv2_le.inference.judging import Judgement
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -99,7 +100,12 @@ def defined(scores: dict[str, float]) -> dict[str, float | None]:
 
 def _component(component: ComponentScores, prediction: CasePrediction) -> dict[str, Any]:
     network_shape = prediction.accumulated.fused_logits.shape[1:]
-    centre = prediction.grid.native_voxel(component.centre_voxels, network_shape)
+    grid = prediction.grid
+    centre = voxel_in_file(
+        grid.native_voxel(component.centre_voxels, network_shape),
+        grid.native_shape,
+        prediction.properties,
+    )
     return {
         "label": component.label,
         "component": component.component,

@@ -78,6 +78,11 @@ def _rows(path: Path) -> _Rows | None:
         return None
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file holds the record of a case, from which the tables can be made."""
+    return bool(_rows(path))
+
+
 def record_names(folder: Path) -> list[str]:
     """Names of all finished cases, sorted."""
     return [path.name[: -len(".json")] for path in _files(folder, ".json")]

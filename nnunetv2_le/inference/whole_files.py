@@ -10,6 +10,7 @@ same way.
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,19 @@ def replace_whole(target: Path, write: Callable[[Path], Any], *, output: Path) -
     except RuntimeError as error:  # SimpleITK's way to report a failed write
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise OSError(lines[-1].strip()) from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there with all its content, as far as its length and end can tell.
+
+    A system that lost its power may leave files of length 0 that were complete before.
+
+    Args:
+        path: a file of a finished case, there or not.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    return not is_cut_off(path) and (path.suffix != ".npz" or zipfile.is_zipfile(path))
 
 
 def write_json(target: Path, content: Any, *, output: Path) -> None:

@@ -42,8 +42,8 @@ from nnunetv2_le.inference.set_aside import (
     set_aside,
 )
 from nnunetv2_le.inference.settings import PredictionSettings
-from nnunetv2_le.inference.tables import forget_failure
-from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
+from nnunetv2_le.inference.tables import forget_failure, is_record
+from nnunetv2_le.inference.whole_files import is_whole, remove_leftovers, replace_whole, write_json
 from nnunetv2_le.types import CALIBRATED_MAPS, MemberPlan
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,10 @@ class CaseWriter(CaseFiles):
 
     def is_done(self, case: str) -> bool:
         """Whether an earlier run wrote all that this one would write, with the same members."""
-        if not all(path.is_file() for path in self.files(case)):
+        record = self.record_file(case)
+        if not all(is_whole(path) for path in self.files(case)) or not is_record(record):
             return False
-        return has_settings(self.record_file(case), self._settings_record()) is True
+        return has_settings(record, self._settings_record()) is True
 
     def forget(self, case: str) -> None:
         """From now on the case is neither done nor failed; its files stay until it is written.

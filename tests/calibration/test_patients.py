@@ -39,6 +39,12 @@ def test_a_case_of_two_patients_is_refused(tmp_path: Path) -> None:
         read_groups(table, ("b", "a"))
 
 
+def test_blanks_around_a_name_make_no_other_patient(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\na,one\nb , one \nc,one\t\n")
+    assert read_groups(table, ("a", "b", "c")) == ("one", "one", "one")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -116,3 +116,14 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(tmp_p
         assert error.count("\n") == 1
         assert f"-o has to be a folder that can be written; '{output}' cannot" in error
     assert file.read_text() == "kept"
+
+
+def test_a_method_that_is_not_there_is_found_before_another_is_evaluated(tmp_path, capsys):
+    made = make(tmp_path / "one", num_cases=3)
+    predictions = ["-pred", f"a={made.out}", f"b={tmp_path / 'nowhere'}"]
+    arguments = ["-ref", str(made.references), *predictions, "-o", str(tmp_path / "out")]
+    assert compare.main([*arguments, "-np", "1"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "nowhere/dataset.json is needed and cannot be read" in said.err

@@ -354,6 +354,25 @@ def test_empty_rows_of_a_spreadsheet_are_no_cases(tmp_path):
     assert list(evaluation.cases["who"]) == ["x"] * 3
 
 
+@pytest.mark.parametrize("ending", ["", ",", " ", " ,"])
+def test_blanks_and_commas_at_the_end_of_rows_change_nothing(tmp_path, ending):
+    made = make(tmp_path, num_cases=4)
+    rows = [f"{case},{who}" for case, who in zip(made.cases, "xxyy", strict=True)]
+    text = "\n".join(["case,who", *(row + ending for row in rows), " , "])
+    (tmp_path / "cases.csv").write_text(text)
+    settings = MethodSettings(num_draws=20, patient_column="who")
+    evaluation = evaluate(made, case_table=tmp_path / "cases.csv", method=settings)
+    assert list(evaluation.cases["who"]) == ["x", "x", "y", "y"]
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path):
+    made = make(tmp_path, num_cases=3)
+    rows = "\n".join(f"{case},x,y" for case in made.cases)
+    (tmp_path / "cases.csv").write_text(f"case,who\n{rows}\n")
+    with pytest.raises(InputError, match=r"cases\.csv cannot be read as a table: Length of header"):
+        evaluate(made, case_table=tmp_path / "cases.csv", method=MethodSettings(num_draws=0))
+
+
 def test_cases_without_a_patient_are_named_and_drawn_one_by_one(tmp_path):
     made = make(tmp_path)
     table = pd.DataFrame({"case": made.cases, "who": ["", "", "", "x", "x", "NA"], "note": ""})

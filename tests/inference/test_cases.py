@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from inference.model_folders import TinyImage, TinyModel
 from skimage import io
 
@@ -236,6 +237,31 @@ def test_several_values_a_voxel_are_refused(two: Model, tmp_path: Path, kind: st
     said = "Expected one value a voxel.*case_0000.*vector"
     with pytest.raises(CaseError, match=said):
         prepare_case(Case("case", files), two)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_volumes_of_all_channels_in_one_file_are_refused(two: Model, tmp_path: Path, ending: str):
+    file = tmp_path / f"case_0000{ending}"
+    volumes = [sitk.GetImageFromArray(np.ones((8, 9, 10), dtype=np.float32)) for _ in range(2)]
+    sitk.WriteImage(sitk.JoinSeries(volumes), str(file))
+    with pytest.raises(
+        CaseError, match=r"Expected one volume in .*case_0000.*; got 2.*file of its"
+    ):
+        prepare_case(Case("case", (file,)), two)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1, 1, 1]", '{"spacing": [-1, 1, 1]}', '{"spacing": ["1", "1", "1"]}']
+)
+def test_a_spacing_file_of_a_tiff_without_a_spacing_is_named(tmp_path: Path, content: str):
+    model = load_model(
+        TinyModel(stages=3, reader="Tiff3DIO", ending=".tif").write(tmp_path / "model")
+    )
+    file = tmp_path / "case_0000.tif"
+    tifffile.imwrite(file, np.ones((8, 9, 10), dtype=np.uint8))
+    (tmp_path / "case.json").write_text(content)
+    with pytest.raises(CaseError, match=r"case\.json has to hold the voxel size .* Mend it"):
+        prepare_case(Case("case", (file,)), model)
 
 
 def test_a_voxel_size_of_zero_is_said(two: Model, tmp_path: Path, caplog: Any):

@@ -1,6 +1,7 @@
 """Nothing but weights is unpickled where that is enough, and errors say what is wrong."""
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -100,6 +101,27 @@ def test_a_file_that_is_cut_off_is_named(folder: Path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"fold_0.checkpoint_final.pth cannot be read"):
         load_model(folder)
+
+
+def test_weights_that_are_not_those_that_were_saved_are_refused(folder: Path):
+    path = checkpoint(folder)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.filelist, key=lambda entry: entry.file_size)
+        at = content.index(archive.read(largest)) + largest.file_size // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(CheckpointError, match=r"checkpoint_final.pth cannot be .*CRC.*damaged"):
+        load_model(folder)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="torch < 2.6")
+def test_a_checkpoint_without_checksums_is_read(folder: Path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        change(checkpoint(folder))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_model(folder, folds=[0]).folds == (0,)
 
 
 def test_a_file_of_something_else_is_named(folder: Path):

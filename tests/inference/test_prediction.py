@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from inference.model_folders import TinyImage, TinyModel
+from scipy import ndimage
 
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.inference import prediction as prediction_module
@@ -162,3 +163,18 @@ def test_volumes_in_the_tables_are_those_of_the_written_segmentation(tmp_path: P
     case = next(iter(predictor.predict_files([path]) for path in (tmp_path / "in").iterdir()))
     assert case.is_resampled
     assert case.scores.scores["volume_ml"] != pytest.approx(row["volume_ml"], rel=1e-3)
+
+
+def test_centres_of_components_are_those_of_the_file(tmp_path: Path):
+    layout = {"stages": 3, "mirror_axes": (2,), "reader": "SimpleITKIOWithReorient"}
+    model = TinyModel(**layout).write(tmp_path / "model")
+    turned = (0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    TinyImage((12, 16, 20), direction=turned).write(tmp_path / "in")
+    predictor = LayerEnsemblePredictor.from_model_folder(model, show_progress=False)
+    assert predictor.predict_folder(tmp_path / "in", tmp_path / "out").done == ("case",)
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz"))) == 1
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    expected = ndimage.center_of_mass(mask, pieces, range(1, count + 1))
+    table = pd.read_csv(tmp_path / "out" / "uncertainty_per_component.csv")
+    centres = table.loc[table["label"] == 1, ["centre_z", "centre_y", "centre_x"]]
+    np.testing.assert_allclose(sorted(map(tuple, centres.to_numpy())), sorted(expected), atol=1e-6)

@@ -1,5 +1,6 @@
 """What counts as finished, and what a case that is predicted again leaves of its former self."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,30 @@ def test_a_finished_case_stays_untouched(model: Model, source: Path, tmp_path: P
     assert len(files) == 1 + 2 + 1 + 2 * 2 + 1 + 1
     assert predict(model, source, tmp_path)
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("case[._]*")}
+
+
+@pytest.mark.parametrize("kept", [0, 40])
+@pytest.mark.parametrize("name", ["case.nii.gz", "case.npz", "uncertainty/case_entropy.nii.gz"])
+def test_a_case_with_a_file_that_lost_its_content_is_not_finished(
+    model: Model, source: Path, tmp_path: Path, name: str, kept: int
+):
+    assert not predict(model, source, tmp_path, save_probabilities=True)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[:kept])
+    assert not predict(model, source, tmp_path, save_probabilities=True)
+    assert (tmp_path / name).stat().st_size == pytest.approx(len(content), abs=20)
+    assert predict(model, source, tmp_path, save_probabilities=True)
+
+
+def test_a_case_whose_record_makes_no_table_is_not_finished(
+    model: Model, source: Path, tmp_path: Path
+):
+    assert not predict(model, source, tmp_path)
+    file = tmp_path / "cases" / "case.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"scores": None}))
+    assert not predict(model, source, tmp_path)
+    assert json.loads(file.read_text())["scores"] == record["scores"]
 
 
 def test_files_of_other_settings_are_not_taken_for_this_runs(
