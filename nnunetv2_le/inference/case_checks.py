@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -123,13 +124,19 @@ def require_array(
     Raises:
         CaseError: shape or spacing are wrong, or a cascade lacks its previous stage.
     """
+    if not isinstance(image, np.ndarray):
+        raise CaseError(
+            f"Expected a NumPy array as image; got {type(image).__name__!r}. Convert it: "
+            "tensor.numpy(), SimpleITK.GetArrayFromImage(image)[None]."
+        )
     expected = len(model.dataset_json["channel_names"])
     if image.ndim != 4 or image.shape[0] != expected or 0 in image.shape:
         raise CaseError(
             f"Expected an array of {expected} channels x depth x height x width, none of length 0; "
             f"got shape {image.shape!r}. Add the channel axis, and a depth of 1 to a 2D image."
         )
-    if len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
+    numbers = [size for size in spacing_mm if isinstance(size, Real) and 0 < size < math.inf]
+    if len(spacing_mm) != 3 or len(numbers) != 3:
         raise CaseError(
             "Expected spacing_mm to be three sizes above 0, in the order of the array's axes; got "
             f"{tuple(spacing_mm)!r}. Give the voxel size of the image."

@@ -84,8 +84,8 @@ def find_cases(
         previous_stage: folder with the segmentations of the previous stage.
 
     Raises:
-        InputError: the folder is missing or has no image, two cases share a name, or the previous
-            stage is missing.
+        InputError: the folder is missing or has no image, a list is empty, two cases share a name,
+            or the previous stage is missing.
         SettingError: a folder's path is not UTF-8.
     """
     require_utf8({"-i": source, "-prev_stage_predictions": previous_stage})
@@ -99,6 +99,8 @@ def find_cases(
         )
     cases = []
     for images in files:
+        if not images:
+            raise InputError("Expected the image files of each case; got an empty list of files.")
         stem = Path(images[0]).name.removesuffix(ending)
         name = re.sub(r"(?<=.)_\d{4}\Z", "", stem)  # listed files may lack a channel's number
         before = previous_stage / f"{name}{ending}" if needs and previous_stage else None

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nnunetv2_le.report.figure_files import new_figure, own_style
+from nnunetv2_le.report.figure_files import as_written, new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
 
 _REFERENCE, _PREDICTION = "lime", "red"
@@ -58,7 +58,9 @@ def case_figure(
         axes.set_axis_off()
         axes.set_title(name, fontsize="small")
     score = "" if dice is None else f", Dice {dice:.3f}"
-    figure.suptitle(f"{case}{score}, slice {index + 1} of {len(prediction)}", fontsize="medium")
+    figure.suptitle(
+        f"{as_written(case)}{score}, slice {index + 1} of {len(prediction)}", fontsize="medium"
+    )
     handles = [
         Line2D([], [], color=_REFERENCE, label="reference"),
         Line2D([], [], color=_PREDICTION, label="prediction"),

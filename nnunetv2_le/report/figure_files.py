@@ -47,6 +47,15 @@ def new_axes(*, width: float = 6.0, height: float = 4.5) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def as_written(name: str) -> str:
+    """A user's name as text of a figure: no formula between dollar signs, and never left out.
+
+    Matplotlib leaves names that start with an underscore out of legends.
+    """
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
 def legend_below(figure: Figure, axes: Axes) -> None:
     """Name the curves below the axes, where the legend covers none of them; each name once.
 

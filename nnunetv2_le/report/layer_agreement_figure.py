@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_le.errors import InputError
-from nnunetv2_le.report.figure_files import COLOURS, new_figure, own_style
+from nnunetv2_le.report.figure_files import COLOURS, as_written, new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
 from nnunetv2_le.uncertainty.agreement import aula
 
@@ -73,4 +73,5 @@ def _draw_curve(axes: Axes, agreements: Sequence[float], *, case: str, count: in
     axes.set_xlabel("head, shallow to deep")
     axes.set_ylabel("Dice of a head with the next")
     area = float(aula(np.asarray(agreements, dtype=np.float64)))
-    axes.set_title(case if np.isnan(area) else f"{case}, AULA {area:.2f}", fontsize="medium")
+    title = as_written(case)
+    axes.set_title(title if np.isnan(area) else f"{title}, AULA {area:.2f}", fontsize="medium")

@@ -14,6 +14,7 @@ from nnunetv2_le.evaluation.quality_control import (
 )
 from nnunetv2_le.report.figure_files import (
     REFERENCE_COLOUR,
+    as_written,
     colour,
     legend_below,
     new_axes,
@@ -44,7 +45,7 @@ def quality_control_figure(
     for number, (name, (dice, confidences)) in enumerate(methods.items()):
         curve = quality_control_curve(dice < dice_threshold, confidences)
         curves.append(curve)
-        label = f"{name} (area {curve.area:.3f})"
+        label = f"{as_written(name)} (area {curve.area:.3f})"
         axes.plot(curve.flagged, curve.remaining, color=colour(number), label=label)
     _references(axes, dict(zip(methods, curves, strict=True)))
     axes.axhline(ACCEPTED_REMAINING, color=REFERENCE_COLOUR, linestyle=":", label="5 %")
@@ -70,7 +71,7 @@ def _references(axes: Axes, curves: Mapping[str, QualityControlCurve]) -> None:
     same = len({curve.poor_fraction for curve in curves.values()}) == 1
     for number, (name, curve) in enumerate(curves.items()):
         shade = "black" if same else colour(number)
-        ending = "" if same else f", {name}"
+        ending = "" if same else f", {as_written(name)}"
         axes.fill_between(
             curve.flagged, curve.ideal, color=shade, alpha=0.15, linewidth=0, label=f"ideal{ending}"
         )
@@ -87,4 +88,5 @@ def _count(methods: Mapping[str, tuple[np.ndarray, np.ndarray]], dice_threshold:
     }
     if len(set(counts.values())) == 1:
         return f"poor cases: {next(iter(counts.values()))}"
-    return "\n".join(f"poor cases, {name}: {count}" for name, count in counts.items())
+    lines = (f"poor cases, {as_written(name)}: {count}" for name, count in counts.items())
+    return "\n".join(lines)

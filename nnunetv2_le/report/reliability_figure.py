@@ -10,6 +10,7 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.calibration_error import ReliabilityBins
 from nnunetv2_le.report.figure_files import (
     REFERENCE_COLOUR,
+    as_written,
     colour,
     legend_below,
     new_figure,
@@ -41,7 +42,7 @@ def reliability_figure(
     upper.plot([0, 1], [0, 1], color=REFERENCE_COLOUR, linestyle=":", label="perfectly calibrated")
     for number, (name, one) in enumerate(filled.items()):
         used = one.counts > 0
-        label = f"{name} (ECE {one.expected_error:.4f})"
+        label = f"{as_written(name)} (ECE {one.expected_error:.4f})"
         upper.plot(
             one.confidences[used],
             one.accuracies[used],

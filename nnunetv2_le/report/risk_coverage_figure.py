@@ -9,6 +9,7 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.failure_detection import aurc, optimal_aurc, risk_coverage_curve
 from nnunetv2_le.report.figure_files import (
     REFERENCE_COLOUR,
+    as_written,
     colour,
     legend_below,
     new_axes,
@@ -38,7 +39,7 @@ def risk_coverage_figure(
             curve.coverages,
             curve.selective_risks,
             color=colour(number),
-            label=f"{name} (AURC {aurc(risks, confidences):.3f})",
+            label=f"{as_written(name)} (AURC {aurc(risks, confidences):.3f})",
         )
     same_risks = all(
         np.array_equal(_first := next(iter(curves.values()))[0], r) for r, _ in curves.values()
@@ -46,7 +47,7 @@ def risk_coverage_figure(
     for number, (name, (risks, _)) in enumerate(curves.items()):
         best = risk_coverage_curve(risks, -risks)
         shade = REFERENCE_COLOUR if same_risks else colour(number)
-        ending = "" if same_risks else f", {name}"
+        ending = "" if same_risks else f", {as_written(name)}"
         axes.plot(
             best.coverages,
             best.selective_risks,

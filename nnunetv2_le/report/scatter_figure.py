@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from nnunetv2_le.evaluation.correlation import pearson, spearman
 from nnunetv2_le.report.figure_files import (
     COLOURS,
+    as_written,
     colour,
     legend_below,
     new_axes,
@@ -47,7 +48,7 @@ def scatter_figure(
             alpha=0.7,
             color=colour(number),
             marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
-            label=str(group),
+            label=as_written(str(group)),
         )
     if domains is not None:
         legend_below(figure, axes)
@@ -68,7 +69,7 @@ def _name_worst(
         if np.isfinite(scores[index]) and np.isfinite(dice[index]):
             is_right = scores[index] > np.nanmean(scores)
             axes.annotate(
-                cases[index],
+                as_written(cases[index]),
                 (scores[index], dice[index]),
                 xytext=(-4 if is_right else 4, 0),
                 textcoords="offset points",

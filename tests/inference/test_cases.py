@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+import torch
 from inference.model_folders import TinyImage, TinyModel
 from skimage import io
 
@@ -179,6 +180,22 @@ def test_an_array_that_does_not_fit_is_refused(
         prepare_array(np.zeros(shape), cascade, spacing_mm=spacing_mm, previous_stage=previous)
 
 
+@pytest.mark.parametrize(
+    ("image", "spacing_mm", "match"),
+    [
+        (torch.zeros(1, 14, 18, 16), (1, 1, 1), r"a NumPy array as image; got 'Tensor'.*\.numpy"),
+        ([[[[0.0]]]], (1, 1, 1), "got 'list'"),
+        (np.zeros((1, 14, 18, 16)), ("1", "1", "1"), r"three sizes.*got \('1', '1', '1'\)"),
+    ],
+)
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_what_is_no_array_and_no_size_is_refused(
+    cascade: Model, image: Any, spacing_mm: Any, match: str
+):
+    with pytest.raises(CaseError, match=match):
+        prepare_array(image, cascade, spacing_mm=spacing_mm)
+
+
 def test_a_damaged_file_is_named(two: Model, tmp_path: Path):
     files = TinyImage(shape=(40, 50, 60), num_channels=2).write(tmp_path)
     content = bytearray(files[1].read_bytes())
@@ -310,6 +327,11 @@ def test_a_missing_channel_is_not_filled_by_the_next(
 )
 def test_a_listed_file_loses_nothing_but_ending_and_channel(two: Model, file: str, case: str):
     assert find_cases([[Path("images") / file]], two)[0].name == case
+
+
+def test_a_case_without_files_is_refused(two: Model):
+    with pytest.raises(InputError, match="the image files of each case; got an empty list"):
+        find_cases([[Path("a_0000.nii.gz")], []], two)
 
 
 def test_listed_files_may_have_any_number(two: Model, tmp_path: Path):
