@@ -201,6 +201,6 @@ def test_a_case_whose_arrays_cannot_be_written_is_not_done_with_those_of_an_earl
     work = Work(tmp_path)
     work.observe(stamp={"model": "0"})
     full = mock.patch.object(observing, "replace_whole", side_effect=OSError("no space left"))
-    with full, pytest.raises(CaseError, match="2 of 2 cases failed .*no space left"):
+    with full, pytest.raises(CaseError, match=r"2 of 2 cases failed .*no space left"):
         work.observe()
     assert not work.is_done()
