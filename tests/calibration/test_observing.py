@@ -195,15 +195,3 @@ def test_stored_arrays_are_not_kept(tmp_path):
     assert not stored["logits"].any()
     np.savez(file, logits=np.ones(3))
     assert stored["logits"].all()
-
-
-def test_a_case_whose_arrays_were_not_written_is_not_done_with_those_of_an_earlier_run(
-    tmp_path: Path,
-) -> None:
-    work = Work(tmp_path)
-    work.observe(stamp={"model": "0"})
-    ended = mock.patch.object(observing, "replace_whole", side_effect=KeyboardInterrupt("ended"))
-    with ended, pytest.raises(KeyboardInterrupt, match="ended"):
-        work.observe()
-    for case in work.cases:
-        assert not work.is_done(case.case.name)
