@@ -4,20 +4,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up_predictions import MadeUp, make
+from evaluation.made_up_predictions import MadeUp, make, write
 
 from nnunetv2_le.cli import evaluate
 
 DRAW = "nnunetv2_le.report.evaluation_figures.evaluation_figures"
 DRAW_CASE = "nnunetv2_le.report.case_figures.case_figures"
+STUDY = "nnunetv2_le.evaluation.skip_heads.skip_heads_of_each"
 LOAD = "nnunetv2_le.evaluation.predicted_heads.predictor_of_heads"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
-    return make(tmp_path_factory.mktemp("made"), num_cases=5)
+    return make(tmp_path_factory.mktemp("made"), num_cases=5, num_heads=3)
 
 
 def command(made: MadeUp, output: Path, line: str) -> int:
@@ -62,6 +64,26 @@ def test_skipped_heads_are_of_the_model_checkpoint_and_device_that_were_named(
     with mock.patch(LOAD, side_effect=KeyboardInterrupt) as load:
         assert command(made, tmp_path / "out", line) == 130
     load.assert_called_once_with(Path("model"), device="mps", checkpoint_name="best.pth")
+
+
+def test_what_references_ignore_counts_in_no_study_of_heads(tmp_path: Path) -> None:
+    labels = {"background": 0, "front": 1, "back": 2, "ignore": 3}
+    made = make(tmp_path, num_cases=2, num_heads=2, labels=labels)
+    write(np.full((9, 9, 9), 1), made.references / "case_01.nii.gz")  # of another shape
+    with mock.patch(STUDY, side_effect=KeyboardInterrupt) as study:
+        assert command(made, tmp_path / "out", "--skip_heads --no_figures") == 130
+    assert [files.case for files in study.call_args.args[0]] == ["case_00"]
+    assert study.call_args.kwargs == {"ignore_label": 3}
+
+
+def test_without_figures_there_are_tables_alone(made: MadeUp, tmp_path: Path) -> None:
+    assert command(made, tmp_path, "--skip_heads --no_figures") == 0
+    assert {file.suffix for file in tmp_path.iterdir()} == {".csv", ".json"}
+    of_each, of_all = (pd.read_csv(tmp_path / f"skip_heads{end}.csv") for end in ("_cases", ""))
+    assert of_each.groupby("skipped")["case"].unique().map(sorted).tolist() == 3 * [
+        sorted(made.cases)
+    ]
+    assert list(of_all["skipped"]) == [0, 1, 2]
 
 
 def test_of_many_problems_the_first_twenty_are_said_and_the_others_counted(caplog: Any) -> None:

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from nnunetv2_le.cli import compare, evaluate
+from nnunetv2_le.errors import SettingError
 from nnunetv2_le.evaluation.case_metrics import MetricSettings
 from nnunetv2_le.evaluation.method import MethodSettings
 
@@ -90,6 +91,12 @@ def test_results_lie_in_the_prediction_unless_another_folder_is_named() -> None:
         found.options, Path("prediction"), Path("prediction/evaluation")
     )
     assert request("-o out").output == Path("out")
+
+
+@pytest.mark.parametrize("line", ["-m model", "-m model --skip_heads", "-m model -i images"])
+def test_a_model_predicts_heads_of_images_for_the_study_alone(line: str) -> None:
+    with pytest.raises(SettingError, match="give --skip_heads and -i too"):
+        request(line)
 
 
 def test_figures_and_skipped_heads_are_of_what_was_named() -> None:
