@@ -66,9 +66,10 @@ def test_curves_are_of_risks_and_of_scores_turned_so_that_higher_is_better(
 
 
 def test_scatters_have_scores_as_written_cases_and_domains(evaluation: Evaluation) -> None:
-    cases = evaluation.cases.assign(site=list("aabb"))
+    cases = evaluation.cases.assign(site=list("aabb"), dice_given=list("cddc"))
     scored = replace(evaluation, cases=cases, calibration=None)
-    for column, domains in ((None, None), ("site", list("aabb"))):
+    # a column of the user's may be called like one of ours
+    for column, domains in ((None, None), ("site", list("aabb")), ("dice", list("cddc"))):
         calls = drawn(
             lambda column=column: module.evaluation_figures(
                 scored, Path("f"), scores=[BAD], dice_thresholds=[], domain_column=column
@@ -104,6 +105,13 @@ def test_reliability_has_a_dashed_curve_of_the_image_and_one_of_the_region(
         np.testing.assert_array_equal(found.counts, histogram.reliability().counts)
     assert bins["image"].counts.sum() > bins["region of interest"].counts.sum()
     assert calls.reliability.call_args.kwargs == {"dashed": ["image"]}
+
+
+def test_a_method_without_probabilities_has_no_reliability(evaluation: Evaluation) -> None:
+    without = replace(evaluation, calibration=None)
+    calls = drawn(lambda: module.reliability_figures({"A": without, "B": evaluation}, Path("f")))
+    assert list(calls.reliability.call_args.args[0]) == ["B image", "B region of interest"]
+    assert drawn(lambda: module.reliability_figures({"A": without}, Path("f"))).files == []
 
 
 def test_each_region_has_curves_of_its_own(tmp_path: Path) -> None:
