@@ -7,6 +7,7 @@ from scipy import stats
 
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.confidence_tables import Score
+from nnunetv2_le.evaluation.failure_detection import aurc
 from nnunetv2_le.report.case_figure import case_figure
 from nnunetv2_le.report.evaluation_figures import chosen_scores
 from nnunetv2_le.report.layer_agreement_figure import layer_agreement_figure
@@ -38,6 +39,7 @@ def test_risks_are_drawn_over_coverage_between_optimum_and_mean():
     (best,) = [line for name, line in drawn.items() if name.startswith("optimal")]
     assert list(best.get_xdata()) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert list(best.get_ydata()) == pytest.approx(means)
+    assert best.get_label() == f"optimal ({aurc(1 - DICE, DICE):.3f})"
     assert drawn["random (0.360)"].get_ydata()[0] == pytest.approx(0.36)
     figure = risk_coverage_figure({"score": (1 - DICE, SCORES)})
     assert figure.axes[0].get_title() == "5 cases"
@@ -113,7 +115,7 @@ def test_bands_of_skipped_heads_are_a_tenth_of_a_standard_deviation():
 
 
 def test_layer_agreement_figure_shows_the_chosen_slice_of_each_head_in_one_scale():
-    heads = [np.arange(24).reshape(2, 3, 4) % (number + 2) for number in range(3)]
+    heads = [np.arange(30).reshape(2, 3, 5) % (number + 2) for number in range(3)]
     figure = layer_agreement_figure(heads, [0.5, 0.9], case="c", index=1, spacing_mm=SPACING)
     for head, axes in zip(heads, figure.axes[1:], strict=True):
         np.testing.assert_array_equal(image(axes), head[1])
