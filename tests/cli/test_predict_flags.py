@@ -107,3 +107,22 @@ def test_a_model_is_asked_for_by_every_trainer_plans_and_configuration() -> None
     folders, request = run.call_args.args
     assert folders == [("4", t, "P", c) for t in ("A", "B") for c in ("2d", "3d_fullres")]
     assert request.step_size == 0.7
+
+
+def test_cases_that_failed_are_named_and_finished_ones_of_earlier_runs_counted(capsys: Any) -> None:
+    with (
+        mock.patch(SPOKEN) as make,
+        mock.patch(
+            "nnunetv2_le.cli.predict_from_modelfolder.review_lines", return_value=["to review"]
+        ) as review,
+    ):
+        run = make.return_value.predict_folder
+        run.return_value = RunSummary(("b",), {"c": "why", "d": "why"}, ("a",))
+        assert main(COMMON.split()) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "2 cases in out; scores of each in uncertainty.csv.",
+        "to review",
+    ]
+    assert "2 of 4 cases failed (c, d); the reasons are in out/failed.csv." in said.err
+    review.assert_called_once_with(Path("out"), ("b", "a"))
