@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nnunetv2_le.calibration.groups import group_folds, group_means, is_clear
+from nnunetv2_le.calibration.groups import group_folds, group_means, group_weights, is_clear
 from nnunetv2_le.errors import InputError
 
 
@@ -28,6 +28,22 @@ def test_one_patient_cannot_be_cross_validated():
 def test_two_patients_are_two_folds():
     folds = [(a.tolist(), b.tolist()) for a, b in group_folds(np.array([4, 7, 4]), 5)]
     assert sorted(folds) == [([0, 2], [1]), ([1], [0, 2])]
+
+
+def test_folds_are_drawn_and_the_same_seed_draws_the_same() -> None:
+    groups = np.arange(40)
+
+    def held_out(**seed: int) -> list[list[int]]:
+        return [kept.tolist() for _, kept in group_folds(groups, 5, **seed)]
+
+    assert held_out() == held_out(seed=0)
+    assert held_out() != held_out(seed=1)
+    assert held_out()[0] != list(range(8))
+
+
+def test_weights_are_equal_for_patients_and_equal_within_one() -> None:
+    weights = group_weights(np.array([7, 2, 7, 7, 5, 5]))
+    assert weights == pytest.approx(np.array([2, 6, 2, 2, 3, 3]) / 18)
 
 
 def test_every_group_has_the_mean_of_its_cases():

@@ -130,3 +130,61 @@ def test_a_fold_is_calibrated_with_its_validation_cases_and_their_labels(
         validation_cases(model, 3)
     with pytest.raises(SettingError, match="was trained on every case"):
         validation_cases(model, "all")
+
+
+@pytest.mark.parametrize("content", ["[3]", "{", '[{"train": ["a"]}]', '{"train": ["a"]}'])
+def test_a_split_that_nnunet_did_not_write_is_refused(
+    model: Model, preprocessed: Path, content: str
+) -> None:
+    (preprocessed / "splits_final.json").write_text(content)
+    with pytest.raises(InputError, match=r"splits_final\.json is no split that nnU-Net wrote"):
+        validation_cases(model, 0)
+
+
+def test_without_nnunets_folders_the_variable_is_named(
+    model: Model, preprocessed: Path, monkeypatch: Any
+) -> None:
+    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(InputError, match="nnUNet_raw is not set"):
+        validation_cases(model, 0)
+    monkeypatch.delenv("nnUNet_preprocessed")
+    with pytest.raises(InputError, match=f"Expected nnUNet_preprocessed/{DATASET}/splits_final"):
+        validation_cases(model, 0)
+
+
+def test_images_that_dataset_json_lists_are_those_of_the_cases(
+    model: Model, preprocessed: Path, nnunet_folders: Any
+) -> None:
+    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    raw = nnunet_folders.raw / DATASET
+    raw.mkdir()
+    files = {"images": [str(raw / "other" / "b_0000.nii.gz")], "label": str(raw / "of_b.nii.gz")}
+    for file in (*files["images"], files["label"]):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    listed = replace(model, dataset_json=model.dataset_json | {"dataset": {"b": files}})
+    (found,) = validation_cases(listed, 0)
+    assert found.case.images == (raw / "other" / "b_0000.nii.gz",)
+    assert found.reference == raw / "of_b.nii.gz"
+
+
+def test_a_cascade_gets_the_segmentations_of_its_previous_stage(
+    preprocessed: Path, nnunet_folders: Any, tmp_path: Path
+) -> None:
+    cascade = load_model(TinyModel(stages=3, previous_stage="3d_lowres").write(tmp_path / "model"))
+    (preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    raw, before = nnunet_folders.raw / DATASET, tmp_path / "before"
+    for file in (
+        *(raw / "imagesTr" / "b_0000.nii.gz", raw / "labelsTr" / "b.nii.gz"),
+        *(tmp_path / "images" / "x_0000.nii.gz", tmp_path / "labels" / "x.nii.gz"),
+        *(before / "b.nii.gz", before / "x.nii.gz"),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (found,) = validation_cases(cascade, 0, previous_stage=before)
+    assert found.case.previous_stage == before / "b.nii.gz"
+    (found,) = folder_cases(
+        tmp_path / "images", tmp_path / "labels", cascade, previous_stage=before
+    )
+    assert found.case.previous_stage == before / "x.nii.gz"

@@ -93,3 +93,47 @@ def test_undefined_scores_are_left_out_of_the_medians(caplog, tmp_path):
     with caplog.at_level("INFO", logger="nnunetv2_le"):
         demo._report(rows, tmp_path)
     assert caplog.messages[0].strip().splitlines()[-1].split()[-3:] == ["nan", "nan", "0.500"]
+
+
+def test_a_prediction_that_fails_ends_the_demo(tmp_path, monkeypatch):
+    from nnunetv2_le.cli import predict
+    from nnunetv2_le.demo.phantoms import PhantomDataset
+
+    monkeypatch.setattr(predict, "main", lambda argv: 1)
+    dataset = PhantomDataset(tmp_path, (), (), ())
+    with pytest.raises(demo.LayerEnsembleError, match="prediction failed; the line above says why"):
+        demo._predict(dataset, tmp_path, "cpu")
+
+
+def test_the_training_is_as_long_and_as_random_as_was_asked_for(tmp_path, monkeypatch):
+    from nnunetv2_le.cli import train
+
+    asked = []
+    monkeypatch.setattr(train, "main", lambda argv: asked.append(argv) or 0)
+    request = demo.DemoRequest(
+        output=tmp_path, num_epochs=3, num_iterations_per_epoch=4, seed=5, device="mps"
+    )
+    demo._train(request, "cpu")
+    found = train.build_request(train.build_parser().parse_args(asked[0]))
+    assert (found.num_epochs, found.num_iterations_per_epoch, found.seed) == (3, 4, 5)
+    assert (found.dataset, found.trainer, found.plans) == (
+        "999",
+        "LayerEnsembleTrainer",
+        "phantomPlans",
+    )
+    assert (found.configuration, found.fold, found.device) == ("3d_fullres", "0", "cpu")
+
+
+def test_variables_are_set_for_a_while_and_are_then_what_they_were(monkeypatch):
+    monkeypatch.setenv("DEMO_BEFORE", "old")
+    monkeypatch.delenv("DEMO_NEW", raising=False)
+    with demo._variables({"DEMO_BEFORE": "new", "DEMO_NEW": "1"}):
+        assert (os.environ["DEMO_BEFORE"], os.environ["DEMO_NEW"]) == ("new", "1")
+    assert os.environ["DEMO_BEFORE"] == "old"
+    assert "DEMO_NEW" not in os.environ
+
+
+@pytest.mark.parametrize(("arguments", "device"), [([], None), (["-device", "mps"], "mps")])
+def test_the_device_is_the_one_that_was_named(arguments, device):
+    found = demo.build_request(demo.build_parser().parse_args(["-o", "out", *arguments]))
+    assert found == demo.DemoRequest(output=Path("out"), device=device)

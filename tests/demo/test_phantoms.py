@@ -85,3 +85,47 @@ def test_kinds_can_be_chosen(tmp_path):
         tmp_path, num_training=1, num_test=3, seed=0, kinds=("blur", "noise")
     )
     assert chosen.shifted == ("shifted_000_blur", "shifted_001_noise", "shifted_002_blur")
+
+
+def test_no_phantom_is_in_training_and_test_or_twice(dataset):
+    files = sorted(dataset.folder.glob("images*/[pc]*.nii.gz"))
+    images = [_read(file) for file in files]
+    assert len(images) == 2 + 7
+    for number, image in enumerate(images):
+        assert image.dtype == np.float32
+        assert not any(np.array_equal(image, other) for other in images[:number])
+
+
+def test_another_seed_writes_another_data_set_and_the_same_seed_the_same(dataset, tmp_path):
+    for seed, is_same in ((3, True), (4, False)):
+        other = write_phantom_dataset(
+            tmp_path / str(seed), num_training=1, num_test=1, seed=seed, kinds=("noise",)
+        )
+        for part, case in (("Tr", "phantom_000"), ("Ts", "clean_000"), ("Ts", other.shifted[0])):
+            file = f"images{part}/{case}_0000.nii.gz"
+            found = np.array_equal(_read(other.folder / file), _read(dataset.folder / file))
+            assert found == is_same
+
+
+def test_shifts_have_the_severity_that_was_asked_for_and_the_highest_by_default(tmp_path):
+    apart = {}
+    for severity in (1, 3, None):
+        asked = {} if severity is None else {"severity": severity}
+        made = write_phantom_dataset(
+            tmp_path / str(severity), num_training=0, num_test=1, seed=0, kinds=("blur",), **asked
+        )
+        clean, shifted = (
+            _read(made.folder / "imagesTs" / f"{case}_0000.nii.gz")
+            for case in (*made.clean, *made.shifted)
+        )
+        apart[severity] = np.abs(clean - shifted).mean()
+    assert apart[1] < apart[3] == apart[None]
+
+
+def test_the_body_is_brighter_than_the_tail_and_bounds_it():
+    for seed in range(3):
+        phantom = make_phantom(np.random.default_rng(seed))
+        body, tail = (phantom.image[phantom.labels == value] for value in (1, 2))
+        assert np.median(body) > np.median(tail)
+        behind = [np.argwhere(phantom.labels == value)[:, 1].mean() for value in (1, 2)]
+        assert behind[0] < behind[1]

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from scipy import special
 
 from nnunetv2_le.demo.phantoms import make_phantom
-from nnunetv2_le.demo.shifts import SEVERITIES, SHIFTS, bias_field, contrast, ghosting, noise
+from nnunetv2_le.demo.shifts import (
+    SEVERITIES,
+    SHIFTS,
+    bias_field,
+    blur,
+    contrast,
+    ghosting,
+    noise,
+    resolution,
+)
 from nnunetv2_le.errors import SettingError
 
 KINDS = sorted(SHIFTS)
@@ -70,21 +79,81 @@ def test_a_constant_image_stays_finite(kind):
     assert np.isfinite(_shift(kind, np.full((4, 8, 8), 3.0))).all()
 
 
-def test_noise_in_air_is_rayleigh_distributed():
+@pytest.mark.parametrize(("severity", "sigma"), [(1, 0.5), (2, 1.2), (3, 1.6)])
+def test_noise_in_air_is_rayleigh_distributed(severity, sigma):
     image = np.zeros((40, 40, 40))
     image[:2] = 1.0
-    shifted = noise(image, 1, np.random.default_rng(0))
-    expected = 0.5 * image.std() * np.sqrt(np.pi / 2)
+    shifted = noise(image, severity, np.random.default_rng(0))
+    expected = sigma * image.std() * np.sqrt(np.pi / 2)
     assert shifted[2:].mean() == pytest.approx(expected, rel=0.01)
 
 
-def test_a_bias_field_leaves_air_as_it_is_and_spans_what_it_says():
+@pytest.mark.parametrize(("severity", "sigma"), [(1, 1.0), (2, 1.75), (3, 2.0)])
+def test_a_point_is_blurred_to_a_gaussian_of_the_stated_width(severity, sigma):
+    image = np.zeros((33, 33, 33))
+    image[16, 16, 16] = 1.0
+    along = blur(image, severity, np.random.default_rng(0)).sum(axis=(1, 2))
+    assert along.sum() == pytest.approx(1.0, rel=1e-5)
+    assert np.sqrt((along * (np.arange(33) - 16) ** 2).sum()) == pytest.approx(sigma, rel=0.01)
+
+
+@pytest.mark.parametrize(("severity", "span"), [(1, 1.0), (2, 2.0), (3, 3.0)])
+def test_a_bias_field_leaves_air_as_it_is_and_spans_what_it_says(severity, span):
     image = np.full((8, 9, 10), 5.0)
     image[0, 0, 0] = 1.0
-    shifted = bias_field(image, 2, np.random.default_rng(1))
+    shifted = bias_field(image, severity, np.random.default_rng(1))
     assert shifted[0, 0, 0] == 1.0
     log_field = np.log((shifted - 1.0)[image > 1] / 4.0)
-    assert 1.5 < np.ptp(log_field) <= 2.0 + 1e-5
+    assert 0.75 * span < np.ptp(log_field) <= span + 1e-5
+    assert log_field.mean() == pytest.approx(0, abs=0.01)
+    second = np.diff(np.log(np.maximum(shifted[1:] - 1.0, 1e-9) / 4.0), n=2, axis=2)
+    assert np.ptp(second) > 1e-3  # not linear
+
+
+@pytest.mark.parametrize(("severity", "exponent"), [(1, 2.0), (2, 3.5), (3, 5.0)])
+def test_contrast_is_a_power_law_of_dark_or_of_bright_intensities(severity, exponent):
+    image = np.linspace(0, 1, 8000).reshape(20, 20, 20)
+    unit = np.clip((image - 0.01) / 0.98, 0, 1)
+    laws = [0.01 + 0.98 * u for u in (unit**exponent, 1 - (1 - unit) ** exponent)]
+    taken = set()
+    for seed in range(8):
+        shifted = contrast(image, severity, np.random.default_rng(seed))
+        (law,) = [n for n in range(2) if np.allclose(shifted, laws[n], atol=1e-4)]
+        taken.add(law)
+    assert taken == {0, 1}
+
+
+@pytest.mark.parametrize(("severity", "amplitude"), [(1, 0.5), (2, 0.8), (3, 1.0)])
+def test_what_is_no_ghost_keeps_the_share_of_a_bessel_function(severity, amplitude):
+    line = np.zeros((1, 1, 2400))
+    line[0, 0, 1000] = 1.0
+    for seed in range(3):
+        left = ghosting(line, severity, np.random.default_rng(seed))[0, 0, 1000]
+        assert left == pytest.approx(special.jv(0, amplitude), abs=0.02)
+
+
+@pytest.mark.parametrize(("severity", "factor"), [(2, 3), (3, 4)])
+def test_between_the_centres_of_coarse_voxels_intensities_are_linear(severity, factor):
+    cube = np.random.default_rng(0).normal(size=(24, 24, 24))
+    shifted = resolution(cube, severity, np.random.default_rng(0))
+    bend = np.abs(np.diff(shifted, n=2, axis=0)).max(axis=(1, 2))  # at planes 1 to 22
+    centres = (factor - 1) / 2 + factor * np.arange(24 // factor)
+    between = [plane for plane in range(4, 20) if np.abs(centres - plane).min() >= 1]
+    assert bend[np.array(between) - 1].max() < 1e-5
+    assert bend.max() > 0.01
+
+
+def test_a_coarse_voxel_is_the_mean_of_what_it_covers():
+    cube = np.random.default_rng(0).normal(size=(12, 12, 12))
+    means = cube.reshape(4, 3, 4, 3, 4, 3).mean(axis=(1, 3, 5))
+    shifted = resolution(cube, 2, np.random.default_rng(0))
+    np.testing.assert_allclose(shifted[1::3, 1::3, 1::3], means, atol=1e-5)
+
+
+def test_axes_shorter_than_two_coarse_voxels_keep_their_resolution():
+    stack = np.zeros((7, 24, 24))
+    stack[::2] = 1.0
+    np.testing.assert_allclose(resolution(stack, 3, np.random.default_rng(0)), stack, atol=1e-6)
 
 
 def test_contrast_keeps_the_order_of_intensities(image):

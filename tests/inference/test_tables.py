@@ -96,6 +96,22 @@ def test_components_have_their_centre_and_size(output: Path):
     centre = [float(row[f"centre_{axis}"]) for axis in "zyx"]
     assert centre == [1.0, 2.0, 3.5]
     assert (row["volume_ml"], row["entropy_mean"]) == ("0.25", "0.1")
+    assert (row["case"], row["label"], row["label_name"]) == ("a", "2", "organ")
+
+
+def test_what_a_calibration_says_stands_in_the_row_of_its_case_and_label(output: Path):
+    said = {
+        "numbers": {"predicted_dice": 0.75},
+        "texts": {"flag": "review", "flag_reason": "why"},
+        "labels": {"both": {"predicted_dice": 0.5}},
+    }
+    add(output, record("a") | {"judgement": said})
+    write_tables(output, DESCRIPTION)
+    (row,) = rows(output, "uncertainty.csv")
+    assert list(row)[-3:] == ["predicted_dice", "flag", "flag_reason"]
+    assert (row["predicted_dice"], row["flag"], row["flag_reason"]) == ("0.75", "review", "why")
+    labels = rows(output, "uncertainty_per_label.csv")
+    assert [one["predicted_dice"] for one in labels] == ["", "0.5"]
 
 
 def test_a_table_without_components_has_the_columns_of_one(output: Path):

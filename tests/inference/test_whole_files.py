@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole
+from nnunetv2_le.inference.whole_files import remove_leftovers, replace_whole, write_json
 
 
 @pytest.fixture
@@ -78,3 +78,9 @@ def test_leftovers_are_removed_and_cases_stay(out: Path):
     (out / "cases" / ".hidden.json").touch()
     remove_leftovers(out)
     assert [path.name for path in (out / "cases").iterdir()] == [".hidden.json"]
+
+
+def test_what_json_has_no_word_for_is_not_written(out: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(out / "a.json", {"dice": float("nan")}, output=out)
+    assert files(out) == set()

@@ -66,3 +66,20 @@ def test_strongest_correlation_is_bold_whatever_its_sign():
     text = correlation_text(CORRELATION, "markdown")
     assert "| LE | entropy | **-0.900** | - |" in text
     assert "| LE | aula | 0.800 | **-0.700** |" in text
+
+
+def test_metrics_have_their_units_and_directions_and_cases_their_range():
+    metrics = (("dice", 9), ("modified_hausdorff_mm", 7), ("nll", 0))
+    table = pd.concat([QUALITY.assign(metric=name, num_cases=count) for name, count in metrics])
+    lines = quality_text(table, "markdown").splitlines()
+    assert lines[0] == "| method | DSC \u2191 | MHD (mm) \u2193 | NLL \u2193 |"
+    assert lines[-1].startswith("Mean (standard deviation) of 7 to 9 cases. Bold")
+    latex = quality_text(table, "latex").splitlines()
+    assert latex[0] == r"\begin{tabular}{llll}"
+    assert latex[2] == r"method & DSC $\uparrow$ & MHD (mm) $\downarrow$ & NLL $\downarrow$ \\"
+
+
+def test_columns_of_correlations_are_named():
+    lines = correlation_text(CORRELATION, "markdown").splitlines()
+    assert lines[0] == "| method | score | DSC | MHD |"
+    assert lines[-1] == "Spearman's rank correlation, 9 cases. Bold: the strongest."

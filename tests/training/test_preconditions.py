@@ -9,6 +9,7 @@ from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.training.preconditions import (
     parse_fold,
     preprocessed_dataset,
+    require_batch_for,
     require_configuration,
     require_folders,
     require_previous_stage,
@@ -153,3 +154,27 @@ def test_a_cascade_needs_the_previous_stage_of_every_case(tmp_path: Path) -> Non
 
 def test_other_configurations_need_no_previous_stage() -> None:
     require_previous_stage(_second_stage(None))
+
+
+def test_every_gpu_needs_an_image_of_the_batch_of_the_configuration_itself(tmp_path: Path) -> None:
+    plans = tmp_path / "plans.json"
+    configurations = {
+        "2d": {"batch_size": 12},
+        "small": {"inherits_from": "2d", "batch_size": 2},
+        "same": {"inherits_from": "2d"},
+        "unknown": {},
+    }
+    plans.write_text(json.dumps({"configurations": configurations}))
+    for configuration, most in (("2d", 12), ("small", 2), ("same", 12)):
+        require_batch_for(most, plans, configuration=configuration)
+        said = rf"{most + 1} GPUs share the batch of '{configuration}', which has {most} images"
+        with pytest.raises(SettingError, match=said):
+            require_batch_for(most + 1, plans, configuration=configuration)
+    require_batch_for(99, plans, configuration="unknown")
+
+
+def test_only_plans_are_offered_as_plans(dataset: Path) -> None:
+    for name in ("dataset_fingerprint", "splits_final"):
+        (dataset / f"{name}.json").write_text("{}")
+    with pytest.raises(InputError, match=r"there are: somePlans\. Choose by -p"):
+        require_configuration(dataset, "otherPlans", configuration="2d")
