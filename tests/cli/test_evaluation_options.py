@@ -21,9 +21,12 @@ COMMANDS = {
 def asked(command: str, line: str, *, references: str = "-ref labels") -> dict[str, Any]:
     """Every argument of the first evaluation that a command line asks for."""
     module, where = COMMANDS[command]
-    with mock.patch(
-        "nnunetv2_le.evaluation.evaluate.evaluate_prediction", side_effect=KeyboardInterrupt
-    ) as run:
+    with (
+        mock.patch("nnunetv2_le.evaluation.dataset.read_description"),
+        mock.patch(
+            "nnunetv2_le.evaluation.evaluate.evaluate_prediction", side_effect=KeyboardInterrupt
+        ) as run,
+    ):
         assert module.main([*where, *references.split(), *line.split()]) == 130
     (prediction, raters), how = run.call_args
     parts = asdict(how.pop("metrics")) | asdict(how.pop("method"))
