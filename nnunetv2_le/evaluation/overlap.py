@@ -92,7 +92,8 @@ def label_map(array: np.ndarray) -> Int[np.ndarray, "*space"]:
     odd = 0 if array.dtype == bool else int(np.count_nonzero(labels != array))
     if odd:
         raise InputError(
-            f"a label image must hold whole numbers, got {odd} voxels with NaN or fractions"
+            f"a label image must hold whole numbers, got {odd} voxels with NaN or fractions; save "
+            "it as integers, and resample labels by nearest neighbour"
         )
     if labels.size and int(labels.max()) - int(labels.min()) >= _MAX_VALUES:
         _require_few(len(np.unique(labels)), _MAX_VALUES)

@@ -90,7 +90,7 @@ def _require_sound(file: Path) -> None:
     if count := count_bad_intensities(file):
         raise InputError(
             f"{file}: a label image must hold whole numbers, got {count} voxels with NaN or "
-            "infinity"
+            "infinity; save it as integers"
         )
 
 
