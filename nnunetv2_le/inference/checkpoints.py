@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_le.errors import CheckpointError, ModelFolderError
+from nnunetv2_le.training.checkpoint_sums import require_sound
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ Fold = int | str
 # Weights of one run that are copied into memory. Those beyond stay in their files, which the system
 # reads when they are used and drops again when memory is short.
 _COPIED_BYTES = 4 * 2**30
-_PIECE_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _listed(folds: Sequence[Fold]) -> str:
 
 def _require_content(path: Path) -> Mapping[str, Any]:
     try:
-        _require_sound(path)
+        require_sound(path)
         content = _load(path)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -206,24 +206,6 @@ def _is_nnunets(content: object) -> bool:
         and isinstance(arguments, Mapping)
         and isinstance(arguments.get("configuration"), str)
     )
-
-
-def _require_sound(path: Path) -> None:
-    """Refuse weights that are not those that were saved; torch does not compare their checksums.
-
-    A quarter of a gigabyte takes a fifth of a second. ``torch.save`` can be told to write no
-    checksums; then they are 0.
-
-    Raises:
-        BadZipFile: naming what is damaged.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # of an older torch, without checksums
-    with zipfile.ZipFile(path) as archive:
-        for entry in filter(lambda entry: entry.CRC, archive.filelist):
-            with archive.open(entry) as content:
-                while content.read(_PIECE_BYTES):
-                    pass
 
 
 def _load(path: Path) -> Any:

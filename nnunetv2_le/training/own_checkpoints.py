@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_le.errors import CheckpointError, ModelFolderError
+from nnunetv2_le.training.checkpoint_sums import require_sound
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,12 @@ def _load(trainer: Any, file: Path) -> None:
     if not trainer.was_initialized:
         trainer.initialize()
     try:
+        require_sound(file)
         trainer.load_checkpoint(str(file))
     except Exception as error:  # whatever torch meets in a file that is cut off, or of other plans
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{file} cannot be loaded ({type(error).__name__}: {reason}). If it was cut off while "
-            "it was written, remove it: --c takes checkpoint_final, else checkpoint_latest, else "
+            f"{file} cannot be loaded ({type(error).__name__}: {reason}). If it is damaged "
+            "or was cut off, remove it: --c takes checkpoint_final, else checkpoint_latest, else "
             "checkpoint_best. If plans or trainer have changed since, train again."
         ) from error

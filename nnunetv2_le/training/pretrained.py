@@ -19,6 +19,7 @@ from nnunetv2_le.errors import CheckpointError
 from nnunetv2_le.network.layer_ensemble_unet import LayerEnsembleUNet
 from nnunetv2_le.network.multi_head_unet import MultiHeadUNet
 from nnunetv2_le.training.base_trainers import unwrap
+from nnunetv2_le.training.checkpoint_sums import require_sound
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def _read(file: Path) -> dict[str, Any]:
             f"-pretrained_weights has to name a checkpoint, found none at {file}."
         )
     try:
+        require_sound(file)
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
         checkpoint["network_weights"]
     except Exception as error:  # whatever torch meets in a file that is something else
