@@ -223,7 +223,7 @@ def test_a_checkpoint_that_cannot_be_continued_is_named(
     assert call(f"1 3d_fullres 8 {TINY} --c") == 1
     error = capsys.readouterr().err
     assert f"{file} cannot be loaded (" in error
-    assert "If it was cut off while it was written, remove it" in error
+    assert "If it is damaged or was cut off, remove it" in error
     assert "unexpected" not in error
 
 
