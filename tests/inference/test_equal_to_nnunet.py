@@ -54,6 +54,7 @@ EXACT = {
     "a trainer without deep supervision": Setting(
         TinyModel(trainer="nnUNetTrainerNoDeepSupervision")
     ),
+    "a transformer": Setting(TinyModel(trainer="nnUNet_Primus_S_Trainer", mirror_axes=(2,))),
     "oblique": Setting(image=TinyImage(direction=OBLIQUE), mirroring=False),
 }
 RESAMPLED = {
