@@ -57,10 +57,8 @@ def case_figure(
         _contours(axes, slice_of(prediction, index), _PREDICTION)
         axes.set_axis_off()
         axes.set_title(name, fontsize="small")
-    score = "" if dice is None else f", Dice {dice:.3f}"
-    figure.suptitle(
-        f"{as_written(case)}{score}, slice {index + 1} of {len(prediction)}", fontsize="medium"
-    )
+    title = as_written(case) + ("" if dice is None else f", Dice {dice:.3f}")
+    figure.suptitle(f"{title}, slice {index + 1} of {len(prediction)}", fontsize="medium")
     handles = [
         Line2D([], [], color=_REFERENCE, label="reference"),
         Line2D([], [], color=_PREDICTION, label="prediction"),

@@ -47,7 +47,10 @@ def test_every_name_is_in_the_legend_as_it_is_written(draw, tmp_path):
 
 
 def test_a_case_is_titled_as_it_is_written(tmp_path):
-    case = NAMES[1]
-    save_figure(case_figure(VOLUME, VOLUME, {}, case=case, index=0), tmp_path, "case")
-    figure = layer_agreement_figure([VOLUME] * 3, [1.0, 1.0], case=case, index=0)
+    written = NAMES[1].replace("$", r"\$")
+    figure = case_figure(VOLUME, VOLUME, {}, case=NAMES[1], index=0)
+    assert figure.get_suptitle() == f"{written}, slice 1 of 2"
+    save_figure(figure, tmp_path, "case")  # where Matplotlib reads formulae
+    figure = layer_agreement_figure([VOLUME] * 3, [1.0, 1.0], case=NAMES[1], index=0)
+    assert figure.axes[0].get_title() == f"{written}, AULA 1.00"
     save_figure(figure, tmp_path, "layers")
