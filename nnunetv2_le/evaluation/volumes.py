@@ -17,7 +17,7 @@ from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.cases import require_name
 from nnunetv2_le.evaluation.grids import Grid, grid_of
 from nnunetv2_le.evaluation.overlap import label_map
-from nnunetv2_le.inference.nifti_checks import count_bad_intensities, fault
+from nnunetv2_le.inference.nifti_checks import count_bad_intensities, fault, what_itk_refuses
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_segmentation(file: Path, reader: Any) -> Segmentation:
     try:
         image, properties = reader.read_seg(str(file))
     except Exception as error:  # every reader raises its own
-        raise InputError(f"{file} cannot be read: {_reason(error)}") from error
+        raise InputError(f"{file} cannot be read: {_reason(file, error)}") from error
     if len(image) != 1:
         raise InputError(
             f"{file}: a label image must hold one volume or channel, got {len(image)}; save the "
@@ -77,7 +77,7 @@ def read_map(
         else:  # readers of other formats turn nothing
             volume = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     except Exception as error:  # every reader raises its own
-        raise InputError(f"{file} cannot be read: {_reason(error)}") from error
+        raise InputError(f"{file} cannot be read: {_reason(file, error)}") from error
     if volume.shape != shape:
         raise InputError(f"{file} has shape {volume.shape}, the segmentation has {shape}")
     return volume
@@ -94,6 +94,8 @@ def _require_sound(file: Path) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    """The last line of a reader's error."""
+def _reason(file: Path, error: Exception) -> str:
+    """What ITK is known to refuse, or the last line of the reader's error."""
+    if file.is_file() and (refused := what_itk_refuses(file, error)):
+        return refused
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

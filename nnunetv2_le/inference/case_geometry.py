@@ -16,6 +16,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunetv2_le.inference.model import Model
+from nnunetv2_le.inference.nifti_checks import what_itk_refuses
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
             f"[2.5, 1.0, 1.0]}} (z, y, x); without it {images[0].name} cannot be read. Mend it, or "
             "remove it for 1 mm."
         )
+    if (refused := _refused(images)) is not None:
+        return refused
     try:
         found = [_geometry(path) for path in images]
     except RuntimeError:  # not even the header can be read
@@ -64,6 +67,17 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
         f"{images[0]} cannot be read or preprocessed ({type(error).__name__}: "
         f"{_last_line(error)}). Check that the file is complete and opens in a viewer."
     )
+
+
+def _refused(images: Sequence[Path]) -> str | None:
+    """A line about the first file whose header ITK does not accept, where it is known why."""
+    for path in images:
+        try:
+            _geometry(path)
+        except RuntimeError as error:
+            if refused := what_itk_refuses(path, error):
+                return f"{path} cannot be read: {refused}."
+    return None
 
 
 def _spacing_file(image: Path, model: Model) -> Path | None:

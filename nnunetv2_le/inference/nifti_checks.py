@@ -73,6 +73,26 @@ def fault(path: Path) -> str | None:
     return None
 
 
+def what_itk_refuses(path: Path, error: Exception) -> str | None:
+    """What ITK does not read of a sound NIfTI file and what to do about it; None of other files.
+
+    Args:
+        path: an existing file.
+        error: what the reader raised.
+    """
+    if not _is_nifti(path):
+        return None
+    if "orthonormal" in str(error):
+        return (
+            "its header (sform) states axes that are not at right angles. Resample it to a "
+            "straight grid. If only rounding made them so, write the nearest straight axes with "
+            "nibabel: image.set_qform(image.affine, code=1)"
+        )
+    if _kind(_first_bytes(path)) is nibabel.Nifti2Image and "ImageIO" in str(error):
+        return "it is NIfTI-2, which ITK does not read. Save it as NIfTI-1"
+    return None
+
+
 def has_voxel_size(path: Path) -> bool:
     """Whether a NIfTI file states how large its voxels are; True for every other kind of file.
 
@@ -136,10 +156,15 @@ def _kind(content: bytes) -> Any:
 
 def _stated_header(path: Path) -> Any:
     """The header as it lies in the file; nibabel's images come with what it mended."""
-    with (gzip.open if _is_compressed(path) else open)(path, "rb") as file:
-        content = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    content = _first_bytes(path)
     header = _kind(content).header_class
     return header(content[: header.sizeof_hdr], check=False)
+
+
+def _first_bytes(path: Path) -> bytes:
+    """As many as the longest header has."""
+    with (gzip.open if _is_compressed(path) else open)(path, "rb") as file:
+        return bytes(file.read(nibabel.Nifti2Header.sizeof_hdr))
 
 
 def _expected_length(path: Path) -> int:

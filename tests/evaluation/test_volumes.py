@@ -93,3 +93,15 @@ def test_a_map_that_is_no_image_is_refused(tmp_path, reader):
     (tmp_path / "map.nii.gz").write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"map\.nii\.gz cannot be read"):
         read_map(tmp_path / "map.nii.gz", described(tmp_path, reader).reader, shape=(4, 3, 2))
+
+
+def test_a_reference_whose_axes_are_at_odd_angles_is_named_with_what_to_do(tmp_path):
+    reader = described(tmp_path, "SimpleITKIO").reader
+    image = nibabel.Nifti1Image(np.ones((4, 3, 2), dtype=np.uint8), None)
+    image.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]) + 0.01 * np.eye(4, k=1), code=1)
+    nibabel.save(image, tmp_path / "sheared.nii.gz")
+    with pytest.raises(InputError, match=r"sheared.* right angles\. Resample .* image\.set_qform"):
+        read_segmentation(tmp_path / "sheared.nii.gz", reader)
+    image.set_qform(image.affine, code=1)
+    nibabel.save(image, tmp_path / "straight.nii.gz")
+    assert read_segmentation(tmp_path / "straight.nii.gz", reader).labels.shape == (2, 3, 4)

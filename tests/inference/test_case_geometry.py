@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -75,4 +76,32 @@ def test_a_header_of_negative_length_is_named(two: Model, tmp_path: Path):
     written[0].write_bytes(gzip.compress(bytes(content)))
     (case,) = find_cases(tmp_path, two)
     with pytest.raises(CaseError, match=r"its header states the shape \(-16, 18, 14\)"):
+        prepare_case(case, two)
+
+
+def test_axes_at_odd_angles_are_named_and_the_advice_helps(two: Model, tmp_path: Path):
+    written = TinyImage(shape=(14, 18, 16), num_channels=2).write(tmp_path)
+    sheared = nibabel.load(written[1])
+    affine = sheared.affine.copy()
+    affine[0, 1] += 0.0005
+    sheared.set_qform(None, code=0)
+    sheared.set_sform(affine, code=1)
+    values = np.asarray(sheared.dataobj)
+    nibabel.save(nibabel.Nifti1Image(values, None, sheared.header), written[1])
+    (case,) = find_cases(tmp_path, two)
+    with pytest.raises(CaseError, match=r"case_0001\.nii\.gz cannot be read: .* right angles"):
+        prepare_case(case, two)
+    image = nibabel.Nifti1Image(values, affine, sheared.header)
+    image.set_qform(image.affine, code=1)
+    nibabel.save(image, written[1])
+    assert prepare_case(case, two).image.shape[0] == 2
+
+
+def test_nifti_2_is_named(two: Model, tmp_path: Path):
+    written = TinyImage(shape=(14, 18, 16), num_channels=2).write(tmp_path)
+    for path in written:
+        old = nibabel.load(path)
+        nibabel.save(nibabel.Nifti2Image(np.asarray(old.dataobj), old.affine), path)
+    (case,) = find_cases(tmp_path, two)
+    with pytest.raises(CaseError, match=r"case_0000.* it is NIfTI-2, .* Save it as NIfTI-1"):
         prepare_case(case, two)
