@@ -211,15 +211,29 @@ def _is_nnunets(content: object) -> bool:
 def _load(path: Path) -> Any:
     """Read a checkpoint; its file is mapped, so that only what is used is ever read."""
     mapped = zipfile.is_zipfile(path)
-    numpy_types: list[Any] = [np.dtype, np.float32, np.float64]
-    numpy_types += [type(np.dtype("float32")), type(np.dtype("float64"))]
-    core = np._core if hasattr(np, "_core") else np.core
-    numpy_types += [core.multiarray.scalar, torch.device]
     try:
-        with torch.serialization.safe_globals(numpy_types):
+        with torch.serialization.safe_globals(_types_of_logs()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         if "weights_only" not in str(error) and "WeightsUnpickler" not in str(error):
             raise
         logger.debug("%s needs more than weights: %s", path, error)
         return torch.load(path, map_location="cpu", weights_only=False, mmap=mapped)
+
+
+def _types_of_logs() -> list[Any]:
+    """What nnU-Net's log holds beside plain Python: NumPy's scalars, whichever NumPy wrote it."""
+    types = [np.dtype, np.float32, np.float64, torch.device]
+    types += [type(np.dtype("float32")), type(np.dtype("float64"))]
+    return [*types, _scalar("numpy._core.multiarray"), _scalar("numpy.core.multiarray")]
+
+
+def _scalar(module: str) -> Any:
+    """NumPy's function that makes a scalar, under the name that NumPy 2 or 1 writes for it."""
+    make: Any = np.float64(0).__reduce__()[0]
+
+    def scalar(*args: Any) -> Any:
+        return make(*args)
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar

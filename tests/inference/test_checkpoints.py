@@ -1,8 +1,10 @@
 """Which folds and checkpoints of a model folder are taken, and what is read of a checkpoint."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,3 +106,35 @@ def test_the_checkpoints_of_a_run_share_the_memory_for_copies(tmp_path: Path) ->
     mapped = MAPS.read_text()
     assert [str(path) in mapped for path in paths] == [False, True]
     assert len(kept) == 2
+
+
+@pytest.mark.parametrize("module", ["numpy._core.multiarray", "numpy.core.multiarray"])
+def test_a_log_of_any_numpy_is_read_without_running_code(
+    tmp_path: Path, monkeypatch: Any, module: str
+):
+    """NumPy 1 and 2 write the same numbers under two names."""
+    log = {"dice_per_class": [[np.float64(0.5), np.float32(0.25)]], "lrs": [np.float64(0.01)]}
+    path = saved(tmp_path / "fold_0" / FINAL, logging=log)
+    rename_global(path, np.float64(0).__reduce__()[0].__module__, module)
+    load = torch.load
+    ways = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        ways.append(kwargs["weights_only"])
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", watched)
+    assert CheckpointReader().read(tmp_path, 0, FINAL).trainer_name == "nnUNetTrainer"
+    assert ways == [True]
+
+
+def rename_global(checkpoint: Path, old: str, new: str) -> None:
+    """As if another library had written the file: pickles of protocol 2 name what they need."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in files if name.endswith("data.pkl"))
+    assert old.encode() in files[pickled]
+    files[pickled] = files[pickled].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
