@@ -15,6 +15,7 @@ from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
+    require_scores,
 )
 from nnunetv2_le.errors import SettingError, first_few
 
@@ -97,6 +98,7 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
     require_writable(request.output)
     for folder in request.predictions.values():  # not after the methods before it were evaluated
         read_description(options.dataset_file or folder / "dataset.json")
+    require_scores(options, *request.predictions.values())
     methods = {}
     for name, folder in request.predictions.items():
         methods[name] = evaluate_folder(folder, options)

@@ -19,6 +19,7 @@ from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
+    require_scores,
 )
 from nnunetv2_le.errors import InputError, SettingError
 
@@ -130,6 +131,7 @@ def run(request: EvaluateRequest) -> "Evaluation":
 
     options = request.options
     require_writable(request.output)
+    require_scores(options, request.prediction)
     evaluation = evaluate_folder(request.prediction, options)
     write_evaluation(evaluation, request.output, metrics=options.metrics(), method=options.method())
     if request.skip_heads:

@@ -181,3 +181,21 @@ def _default_processes() -> int:
     from nnunetv2.configuration import default_num_processes
 
     return int(default_num_processes)
+
+
+def require_scores(options: Options, *predictions: Path) -> None:
+    """Refuse names of scores that no prediction has, before anything is evaluated.
+
+    Args:
+        options: whose ``scores`` may name some.
+        predictions: the folders.
+
+    Raises:
+        SettingError: naming those that there are.
+    """
+    from nnunetv2_le.evaluation.confidence_tables import read_confidence_tables
+    from nnunetv2_le.report.evaluation_figures import chosen_scores
+
+    if options.scores is not None:
+        tables = [found for folder in predictions if (found := read_confidence_tables(folder))]
+        chosen_scores([score for table in tables for score in table.scores], options.scores)

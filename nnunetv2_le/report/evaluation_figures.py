@@ -43,7 +43,8 @@ def chosen_scores(available: Sequence[Score], names: Sequence[str] | None) -> li
     if names is not None:
         unknown = [name for name in names if name not in by_name]
         if unknown:
-            raise SettingError(f"no score is called {unknown}; there are {', '.join(by_name)}")
+            there_are = ", ".join(by_name) or "none"
+            raise SettingError(f"no score is called {unknown}; there are {there_are}")
         return [by_name[name] for name in names]
     usual = [by_name[name] for name in DEFAULT_SCORES if name in by_name]
     return usual or list(available[: len(DEFAULT_SCORES)])

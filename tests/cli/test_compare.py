@@ -71,6 +71,18 @@ def test_two_stock_methods_are_compared_by_quality_alone(tmp_path):
     assert list(correlation)[:2] == ["method", "score"]
 
 
+def test_scores_are_named_that_one_of_the_methods_has(tmp_path, capsys):
+    stock, other = make(tmp_path / "stock", num_cases=3), make(tmp_path / "other", num_cases=3)
+    for table in stock.out.glob("uncertainty*.*"):
+        table.unlink()
+    methods = ("stock", stock), ("LE", other)
+    assert command(tmp_path / "out", *methods, more=["-scores", "consensus_dice", "aulla"]) == 1
+    assert "no score is called ['aulla']; there are consensus_dice, " in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
+    assert command(tmp_path / "out", *methods, more=["-scores", "consensus_dice"]) == 0
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {"consensus_dice"}
+
+
 def test_without_a_bootstrap_the_table_of_differences_has_its_header(tmp_path):
     methods = [(name, make(tmp_path / name, num_cases=4)) for name in ("A", "B")]
     assert command(tmp_path / "out", *methods, more=("-num_bootstrap", "0", "--no_figures")) == 0

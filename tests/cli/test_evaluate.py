@@ -149,7 +149,6 @@ def test_domains_get_rows_of_their_own_even_if_called_like_a_figure(tmp_path, co
         ),
         (["-dice_thresholds", "1.5"], "must lie between 0 and 1"),
         (["-np", "0"], "-np must be at least 1"),
-        (["-scores", "nonsense"], "no score is called"),
         (["-m", "model"], "give --skip_heads and -i too"),
     ],
 )
@@ -157,6 +156,13 @@ def test_options_that_make_no_sense_are_one_line(tmp_path, capsys, arguments, me
     assert command(make(tmp_path, num_cases=3), *arguments) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
+
+
+def test_a_score_that_does_not_exist_is_named_before_anything_is_evaluated(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    assert command(made, "-scores", "nonsense") == 1
+    assert "no score is called ['nonsense']; there are consensus_dice, " in capsys.readouterr().err
+    assert not list((made.out / "evaluation").glob("*"))
 
 
 def test_usage_error_has_exit_code_2(capsys):
