@@ -30,6 +30,9 @@ def dataset(nnunet_folders: NnunetFolders) -> Path:
         "3d_fullres": {"data_identifier": "plans_3d"},
         "empty": {"data_identifier": "plans_empty"},
         "nameless": {},
+        "orphan": {"inherits_from": "3d_fulres"},
+        "heir": {"inherits_from": "its_heir"},
+        "its_heir": {"inherits_from": "heir"},
     }
     (folder / "somePlans.json").write_text(json.dumps({"configurations": configurations}))
     return folder
@@ -150,6 +153,14 @@ def test_a_cascade_needs_the_previous_stage_of_every_case(tmp_path: Path) -> Non
     require_previous_stage(trainer)
     (tmp_path / "case_0.b2nd").unlink()
     require_previous_stage(trainer, only_validation=True)
+
+
+@pytest.mark.parametrize(("configuration", "parent"), [("orphan", "3d_fulres"), ("heir", "heir")])
+def test_a_configuration_without_a_parent_of_its_own_is_named(
+    dataset: Path, configuration: str, parent: str
+) -> None:
+    with pytest.raises(InputError, match=f"inherits_from {parent!r}"):
+        require_configuration(dataset, "somePlans", configuration=configuration)
 
 
 def test_other_configurations_need_no_previous_stage() -> None:
