@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from nnunetv2_le.cli.argument_types import not_empty, path
+from nnunetv2_le.cli.argument_types import not_empty, parse_fold, path
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Fusion
 
@@ -209,17 +209,4 @@ def _workers(given: int | None, variable: str) -> int:
             f"The environment variable {variable} takes a number, 0 or more; got {text!r}. Correct "
             "or unset it."
         )
-    return int(text)
-
-
-def parse_fold(text: str | int) -> int | str:
-    """A fold as the user names it.
-
-    Raises:
-        SettingError: it is neither a number nor ``all``.
-    """
-    if str(text) == "all":
-        return "all"
-    if not str(text).isdecimal():
-        raise SettingError(f"-f takes numbers of folds, or all; got {text!r}.")
     return int(text)

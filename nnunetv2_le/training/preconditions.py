@@ -135,19 +135,6 @@ def require_previous_stage(trainer: Any, *, only_validation: bool = False) -> No
         )
 
 
-def parse_fold(fold: str) -> int | str:
-    """A fold as nnU-Net takes it: a number from 0, or ``all``.
-
-    Raises:
-        SettingError: neither.
-    """
-    if fold == "all":
-        return fold
-    if not fold.isdecimal():
-        raise SettingError(f"fold has to be a number from 0 or 'all', got {fold!r}.")
-    return int(fold)
-
-
 def _configurations(file: Path) -> dict[str, dict[str, Any]]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["configurations"]

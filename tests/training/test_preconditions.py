@@ -7,7 +7,6 @@ import pytest
 
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.training.preconditions import (
-    parse_fold,
     preprocessed_dataset,
     require_batch_for,
     require_configuration,
@@ -115,17 +114,6 @@ def test_the_name_of_a_dataset_is_plain_text(nnunet_folders: NnunetFolders) -> N
     (nnunet_folders.raw / "Dataset008_Raw").mkdir()
     with pytest.raises(InputError, match="The data set 'Dataset008_Raw' is not preprocessed"):
         preprocessed_dataset("8")
-
-
-def test_folds_are_numbers_or_all() -> None:
-    assert parse_fold("3") == 3
-    assert parse_fold("all") == "all"
-
-
-@pytest.mark.parametrize("fold", ["-1", "one", "", "0.5"])
-def test_other_folds_are_refused(fold: str) -> None:
-    with pytest.raises(SettingError, match=f"number from 0 or 'all', got '{fold}'"):
-        parse_fold(fold)
 
 
 def _second_stage(folder: Path | None) -> Any:
