@@ -1,7 +1,9 @@
-"""Types of arguments: what argparse itself refuses."""
+"""Types of arguments: what argparse itself refuses, and folds."""
 
 import argparse
 from pathlib import Path
+
+from nnunetv2_le.errors import SettingError
 
 
 def not_empty(text: str) -> str:
@@ -22,3 +24,16 @@ def path(text: str) -> Path:
         argparse.ArgumentTypeError: it is empty.
     """
     return Path(not_empty(text))
+
+
+def parse_fold(text: str | int) -> int | str:
+    """A fold as the user names it.
+
+    Raises:
+        SettingError: it is neither a number nor ``all``.
+    """
+    if str(text) == "all":
+        return "all"
+    if not str(text).isdecimal():
+        raise SettingError(f"A fold is a number from 0, or all; got {text!r}.")
+    return int(text)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from nnunetv2_le.cli.argument_types import not_empty, path
+from nnunetv2_le.cli.argument_types import not_empty, parse_fold, path
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.predict import model_folder
-from nnunetv2_le.cli.predict_arguments import DEVICES, parse_fold
 from nnunetv2_le.cli.predict_from_modelfolder import termination_interrupts, torch_device
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import FAMILIES, Fusion
@@ -178,14 +177,12 @@ def build_request(arguments: argparse.Namespace) -> Request:
     """The request that the arguments make.
 
     Raises:
-        SettingError: no model is named, or two are; a fold or the device is unknown.
+        SettingError: no model is named, or two are; a fold is unknown.
     """
     if (arguments.m is None) == (arguments.d is None):
         raise SettingError("Name the model either with -d and -c, or with -m.")
     if arguments.m is None and arguments.c is None:
         raise SettingError("-d needs the configuration too: -c 2d, 3d_fullres, ...")
-    if arguments.device not in DEVICES:
-        raise SettingError(f"-device takes {', '.join(DEVICES)}; got {arguments.device!r}.")
     return Request(
         model_folder=arguments.m,
         dataset=arguments.d,

@@ -63,9 +63,8 @@ def require_writable(folder: Path) -> None:
     """
     place = folder.absolute()
     try:
-        while not place.exists():
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place):
+        there = next((above for above in (place, *place.parents) if above.exists()), place)
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise OutputError(

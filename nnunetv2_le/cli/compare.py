@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nnunetv2_le.cli.compare")
 
 _ENDINGS = ("csv", "md", "tex")
+_NOT_IN_FOLDERS = set('/\\:*?"<>|')  # of Windows, so that results can be taken there
 _TAKEN = {
     *(".", "..", "figures", "differences.csv", "summary.json"),
     *(f"{table}.{ending}" for table in ("quality", "correlation") for ending in _ENDINGS),
@@ -75,7 +76,7 @@ def build_request(arguments: argparse.Namespace) -> CompareRequest:
         name, equals, folder = entry.partition("=")
         if not (name and equals and folder):
             raise SettingError(f"-pred takes NAME=FOLDER, got {entry!r}")
-        if name in predictions:
+        if name.lower() in map(str.lower, predictions):  # one folder on macOS and Windows
             raise SettingError(f"-pred names the method {name!r} twice")
         _require_name_of_folder(name)
         predictions[name] = Path(folder)
@@ -128,10 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _require_name_of_folder(name: str) -> None:
-    if "/" in name or not name.strip() or not name.isprintable() or name.lower() in _TAKEN:
+    impossible = not name.strip() or not name.isprintable() or _NOT_IN_FOLDERS & set(name)
+    if impossible or name.lower() in _TAKEN:
         raise SettingError(
-            "a method's name becomes a folder beside the results: it must not have a slash or a "
-            f"line break, nor be blank, '.', '..', 'figures' or the name of a table, got {name!r}"
+            "a method's name becomes a folder beside the results: it must not have a slash, a line "
+            """break or one of \\:*?"<>|, nor be blank, '.', '..', 'figures' or the name of a """
+            f"table, got {name!r}"
         )
 
 

@@ -21,6 +21,7 @@ from nnunetv2_le.cli.evaluation_options import (
     options_of,
     require_scores,
 )
+from nnunetv2_le.cli.predict_from_modelfolder import torch_device
 from nnunetv2_le.errors import InputError, SettingError
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def run(request: EvaluateRequest) -> "Evaluation":
 
     options = request.options
     require_writable(request.output)
+    if request.model is not None:  # not after all cases were evaluated
+        torch_device(request.device)
     require_scores(options, request.prediction)
     evaluation = evaluate_folder(request.prediction, options)
     write_evaluation(evaluation, request.output, metrics=options.metrics(), method=options.method())

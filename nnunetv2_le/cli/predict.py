@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CONFIGURATION",
         help="configuration: 2d, 3d_fullres, ...; several make several models",
     )
-    add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
+    add_predict_arguments(parser)
     return parser
 
 

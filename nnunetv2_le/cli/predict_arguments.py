@@ -6,25 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from nnunetv2_le.cli.argument_types import not_empty, path
+from nnunetv2_le.cli.argument_types import not_empty, parse_fold, path
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import DEFAULT_MAPS, FAMILIES, Fusion
 
-DEVICES = ("cuda", "cpu", "mps")
 _DEFAULT_WORKERS = 3
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What was asked for, apart from which model.
-
-    Attributes:
-        folds: folds of the model; None takes all that are there.
-    """
+    """What was asked for, apart from which model."""
 
     source: Path
     output: Path
-    folds: tuple[int | str, ...] | None
+    folds: tuple[int | str, ...]
     checkpoints: tuple[str, ...]
     step_size: float
     use_mirroring: bool
@@ -47,18 +42,16 @@ class PredictRequest:
     use_calibration: bool
 
 
-def add_predict_arguments(
-    parser: argparse.ArgumentParser, *, default_folds: tuple[int, ...] | None
-) -> None:
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the shared arguments."""
-    _add_paths(parser, default_folds)
+    _add_paths(parser)
     _add_ways(parser)
     group = parser.add_argument_group("members and uncertainty")
     _add_members(group)
     _add_outputs(group)
 
 
-def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] | None) -> None:
+def _add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", type=path, required=True, help="folder of images, named CASE_0000 etc. as in nnU-Net"
     )
@@ -66,9 +59,9 @@ def _add_paths(parser: argparse.ArgumentParser, default_folds: tuple[int, ...] |
     parser.add_argument(
         "-f",
         nargs="+",
-        default=default_folds,
+        default=(0, 1, 2, 3, 4),
         metavar="FOLD",
-        help=f"folds to use (default: {default_folds or 'all that are there'})",
+        help="folds to use (default: 0 1 2 3 4)",
     )
     parser.add_argument(
         "-chk",
@@ -176,15 +169,13 @@ def build_request(arguments: argparse.Namespace) -> PredictRequest:
     """The request that the arguments make.
 
     Raises:
-        SettingError: a fold is neither a number nor ``all``, the device is unknown, or nnU-Net's
-            variables for the number of workers are no numbers.
+        SettingError: a fold is neither a number nor ``all``, or nnU-Net's variables for the number
+            of workers are no numbers.
     """
-    if arguments.device not in DEVICES:
-        raise SettingError(f"-device takes {', '.join(DEVICES)}; got {arguments.device!r}.")
     return PredictRequest(
         source=arguments.i,
         output=arguments.o,
-        folds=None if arguments.f is None else tuple(parse_fold(fold) for fold in arguments.f),
+        folds=tuple(parse_fold(fold) for fold in arguments.f),
         checkpoints=tuple(arguments.chk),
         step_size=arguments.step_size,
         use_mirroring=not arguments.disable_tta,
@@ -218,17 +209,4 @@ def _workers(given: int | None, variable: str) -> int:
             f"The environment variable {variable} takes a number, 0 or more; got {text!r}. Correct "
             "or unset it."
         )
-    return int(text)
-
-
-def parse_fold(text: str | int) -> int | str:
-    """A fold as the user names it.
-
-    Raises:
-        SettingError: it is neither a number nor ``all``.
-    """
-    if str(text) == "all":
-        return "all"
-    if not str(text).isdecimal():
-        raise SettingError(f"-f takes numbers of folds, or all; got {text!r}.")
     return int(text)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nnunetv2_le.cli.predict_from_modelfolder")
 
+_DEVICES = ("cuda", "cpu", "mps")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folders of models: TRAINER__PLANS__CONFIGURATION",
     )
-    add_predict_arguments(parser, default_folds=(0, 1, 2, 3, 4))
+    add_predict_arguments(parser)
     return parser
 
 
@@ -134,9 +136,15 @@ def _settings(request: PredictRequest) -> "PredictionSettings":
 
 
 def torch_device(name: str) -> Any:
-    """The torch device; on the CPU with a thread a processor, unless OMP_NUM_THREADS says other."""
+    """The torch device; on the CPU with a thread a processor, unless OMP_NUM_THREADS says other.
+
+    Raises:
+        SettingError: it is unknown, or not there.
+    """
     import torch
 
+    if name not in _DEVICES:
+        raise SettingError(f"-device takes {', '.join(_DEVICES)}; got {name!r}.")
     if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_num_processors())
     elif name == "cuda" and not torch.cuda.is_available():

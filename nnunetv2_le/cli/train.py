@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_le.cli.argument_types import parse_fold
 from nnunetv2_le.cli.common import run_main
 from nnunetv2_le.cli.train_arguments import (
     CYCLES,
@@ -44,7 +45,6 @@ def run(request: TrainRequest) -> None:
         LayerEnsembleError: something is missing or does not fit; said before the training starts.
     """
     from nnunetv2_le.training.preconditions import (
-        parse_fold,
         preprocessed_dataset,
         require_configuration,
         require_folders,

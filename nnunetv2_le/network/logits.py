@@ -26,9 +26,13 @@ def upsample(
     """
     if tuple(logits.shape[2:]) == tuple(size):
         return logits
-    return F.interpolate(
-        logits, size=tuple(size), mode=_LINEAR[logits.ndim - 2], align_corners=False
-    )
+    # A GPU adds up gradients in the precision of what was interpolated: in half precision a sum of
+    # the thousands of voxels around one of the bottleneck stops growing.
+    needed = torch.promote_types(logits.dtype, torch.float32)
+    precise = logits.to(needed) if logits.requires_grad else logits
+    mode = _LINEAR[logits.ndim - 2]
+    fine = F.interpolate(precise, size=tuple(size), mode=mode, align_corners=False)
+    return fine.to(logits.dtype) if logits.requires_grad else fine
 
 
 def mean_probability_logits(
@@ -65,6 +69,12 @@ def scale_gradient(features: Float[Tensor, "*shape"], share: float) -> Float[Ten
         return features
     if share == 0:
         return features.detach()
+    return _scaled(features, share)  # type: ignore[no-any-return]
+
+
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _scaled(features: Tensor, share: float) -> Tensor:
+    """Compiled as one operation: torch 2.5 cannot split a graph with others in it for DDP."""
     return _ScaledGradient.apply(features, share)  # type: ignore[no-any-return]
 
 

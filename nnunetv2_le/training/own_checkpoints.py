@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nnunetv2_le.errors import CheckpointError, ModelFolderError
 from nnunetv2_le.training.checkpoint_sums import require_sound
 
@@ -81,6 +83,8 @@ def _load(trainer: Any, file: Path) -> None:
     try:
         require_sound(file)
         trainer.load_checkpoint(str(file))
+    except torch.OutOfMemoryError:  # the checkpoint is as good as before
+        raise
     except Exception as error:  # whatever torch meets in a file that is cut off, or of other plans
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(

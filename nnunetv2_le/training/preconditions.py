@@ -78,7 +78,7 @@ def require_configuration(dataset: Path, plans: str, *, configuration: str) -> N
             f"The plans {plans!r} have no configuration {configuration!r}; they have: "
             f"{_listed(list(configurations))}."
         )
-    identifier = _inherited(configurations, configuration).get("data_identifier")
+    identifier = _inherited(file, configuration).get("data_identifier")
     if not identifier:
         raise InputError(
             f"The configuration {configuration!r} of {file} lacks data_identifier. Plan again with "
@@ -103,7 +103,7 @@ def require_batch_for(num_gpus: int, plans: Path, *, configuration: str) -> None
     Raises:
         SettingError: there are fewer images.
     """
-    batch = _inherited(_configurations(plans), configuration).get("batch_size")
+    batch = _inherited(plans, configuration).get("batch_size")
     if isinstance(batch, int) and batch < num_gpus:
         raise SettingError(
             f"{num_gpus} GPUs share the batch of {configuration!r}, which has {batch} images. "
@@ -135,20 +135,7 @@ def require_previous_stage(trainer: Any, *, only_validation: bool = False) -> No
         )
 
 
-def parse_fold(fold: str) -> int | str:
-    """A fold as nnU-Net takes it: a number from 0, or ``all``.
-
-    Raises:
-        SettingError: neither.
-    """
-    if fold == "all":
-        return fold
-    if not fold.isdecimal():
-        raise SettingError(f"fold has to be a number from 0 or 'all', got {fold!r}.")
-    return int(fold)
-
-
-def _configurations(file: Path) -> dict[str, Any]:
+def _configurations(file: Path) -> dict[str, dict[str, Any]]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["configurations"]
         return {name: dict(own) for name, own in found.items()}
@@ -168,11 +155,18 @@ def _is_case(folder: Path, case: str) -> bool:
     return any((folder / f"{case}{ending}").is_file() for ending in (".b2nd", ".npz", ".npy"))
 
 
-def _inherited(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+def _inherited(file: Path, name: str) -> dict[str, Any]:
     """A configuration with what it takes over from its parents."""
-    own: dict[str, Any] = configurations[name]
-    parent = own.get("inherits_from")
-    return own if parent is None else {**_inherited(configurations, parent), **own}
+    configurations = _configurations(file)
+    whole = configurations.pop(name)
+    while (parent := whole.pop("inherits_from", None)) is not None:
+        if parent not in configurations:
+            raise InputError(
+                f"The configuration {name!r} of {file} has inherits_from {parent!r}, which is "
+                "missing there or inherits from it. Correct it."
+            )
+        whole = configurations.pop(parent) | whole
+    return whole
 
 
 def _folders() -> str:

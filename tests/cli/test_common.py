@@ -3,10 +3,11 @@
 import argparse
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
-from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.common import require_writable, run_main
 from nnunetv2_le.errors import OutputError, SettingError
 
 logger = logging.getLogger("nnunetv2_le.tests")
@@ -33,6 +34,12 @@ def test_threads_sleep_while_they_wait_unless_the_user_chose(monkeypatch, given,
     seen = []
     assert _main(lambda _: seen.append(os.environ["OMP_WAIT_POLICY"])) == 0
     assert seen == [expected]
+
+
+def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # on Windows there may be no root
+    with pytest.raises(OutputError, match="has to be a folder that can be written"):
+        require_writable(tmp_path / "gone" / "out")
 
 
 def test_a_finished_run_is_zero_and_messages_go_to_stdout(capsys):

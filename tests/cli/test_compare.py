@@ -97,7 +97,10 @@ def test_without_a_bootstrap_the_table_of_differences_has_its_header(tmp_path):
         (["A=x"], "needs at least two methods"),
         (["A=x", "A=y"], "names the method 'A' twice"),
         (["A=x", "y"], "takes NAME=FOLDER, got 'y'"),
+        (["A=x", "a=y"], "names the method 'a' twice"),  # one folder on macOS and Windows
         (["A=x", "b/c=y"], "must not have a slash"),
+        (["A=x", r"b\c=y"], "must not have a slash"),
+        (["A=x", "b:c=y"], "got 'b:c'"),
         (["A=x", "..=y"], "got '..'"),
         (["A=x", ".=y"], "got '.'"),
         (["A=x", "figures=y"], "got 'figures'"),

@@ -58,12 +58,26 @@ def test_the_cases_of_lowest_dice_are_drawn_with_their_images(
 
 
 def test_skipped_heads_are_of_the_model_checkpoint_and_device_that_were_named(
-    made: MadeUp, tmp_path: Path
+    made: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     line = f"--skip_heads --no_figures -i {tmp_path} -m model -device mps -chk best.pth"
     with mock.patch(LOAD, side_effect=KeyboardInterrupt) as load:
         assert command(made, tmp_path / "out", line) == 130
     load.assert_called_once_with(Path("model"), device="mps", checkpoint_name="best.pth")
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("gpu", "takes cuda, cpu, mps; got 'gpu'"), ("mps", "mps needs an Apple GPU")],
+)
+def test_a_device_that_is_not_there_is_one_line_before_anything_is_read(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    missing = ["-pred", str(tmp_path / "no"), "-ref", str(tmp_path / "no"), "-i", str(tmp_path)]
+    assert evaluate.main([*missing, "--skip_heads", "-m", "model", "-device", device]) == 1
+    assert capsys.readouterr().err.startswith(f"nnUNetv2_le_evaluate: -device {said}")
 
 
 def test_what_references_ignore_counts_in_no_study_of_heads(tmp_path: Path) -> None:

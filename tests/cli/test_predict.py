@@ -70,7 +70,7 @@ def test_a_fold_that_is_no_number_is_refused(model: Path, tmp_path: Path, capsys
     source = runs.write_cases(tmp_path / "in", ["first"])
     common = ["-i", str(source), "-o", str(tmp_path / "out"), "-d", "999", "-c", "3d_fullres"]
     assert main([*common, "-f", "first", "-device", "cpu"]) == 1
-    runs.require_one_clear_line(capsys, "-f takes numbers of folds, or all; got 'first'")
+    runs.require_one_clear_line(capsys, "A fold is a number from 0, or all; got 'first'")
 
 
 def test_a_model_without_any_fold_says_so(model: Path, tmp_path: Path, capsys: Any):

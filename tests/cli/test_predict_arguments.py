@@ -45,10 +45,10 @@ def test_a_map_that_is_named_twice_is_one_map():
     )
 
 
-@pytest.mark.parametrize("fold", ["²", "-1", "1.0"])
+@pytest.mark.parametrize("fold", ["²", "-1", "1.0", ""])
 def test_a_fold_that_is_no_number_is_one_line(capsys: Any, fold: str):
     assert main([*COMMON, f"-f={fold}", "-device", "cpu"]) == 1
-    runs.require_one_clear_line(capsys, "-f takes numbers of folds", repr(fold))
+    runs.require_one_clear_line(capsys, "A fold is a number from 0, or all", repr(fold))
 
 
 def test_paths_and_folds_are_those_that_were_named():

@@ -176,7 +176,7 @@ def test_pretrained_weights_of_another_network_are_one_line(
         ("1 3d_fullres 0 -p otherPlans", "No plans 'otherPlans'"),
         ("1 3d_lowres 0", "no configuration '3d_lowres'"),
         ("1 2d 0", "not preprocessed"),
-        ("1 3d_fullres first", "fold has to be a number from 0 or 'all', got 'first'"),
+        ("1 3d_fullres first", "A fold is a number from 0, or all; got 'first'"),
         ("1 3d_fullres 0 --c --val", "--c and --val exclude each other"),
         ("1 3d_fullres 0 --c -pretrained_weights x", "--c and -pretrained_weights exclude"),
         ("1 3d_fullres 0 -pretrained_weights none.pth", "found none at none.pth"),

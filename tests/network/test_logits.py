@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
@@ -69,6 +72,29 @@ def test_upsample_returns_the_same_tensor_at_the_same_size() -> None:
     assert upsample(logits, (4, 4)) is logits
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_gradients_of_half_precision_are_summed_in_single_precision(
+    half: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU interpolation sums them in the precision of its input."""
+    precisions = []
+    interpolate = F.interpolate
+
+    def noted(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
+        precisions.append(logits.dtype)
+        return interpolate(logits, **settings)
+
+    monkeypatch.setattr(F, "interpolate", noted)
+    coarse = random_logits(1, 2, 2, 2).to(half).requires_grad_()
+    fine = upsample(coarse, (4, 4))
+    fine.sum().backward()
+    assert precisions == [torch.float32]
+    assert fine.dtype == coarse.grad.dtype == half
+    torch.testing.assert_close(coarse.grad, torch.full_like(coarse, 4))
+    assert torch.equal(fine, upsample(coarse.detach(), (4, 4)))
+    assert precisions[1:] == [half]  # a prediction needs no more memory
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_scale_gradient_keeps_values_to_the_bit_and_scales_the_gradient(share: float) -> None:
     features = random_logits(2, 3).requires_grad_()
@@ -80,6 +106,22 @@ def test_scale_gradient_keeps_values_to_the_bit_and_scales_the_gradient(share: f
 
 def test_probes_have_no_graph_to_the_trunk() -> None:
     assert not scale_gradient(random_logits(2, 3).requires_grad_(), 0.0).requires_grad
+
+
+def test_scaled_gradients_leave_a_compiled_graph_in_one_piece(shapes_unchecked: None) -> None:
+    """With graphs inside it many a torch refuses to split it for several GPUs (DDPOptimizer)."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: 2 * scale_gradient(3 * x, 0.5), backend=backend)
+    features = random_logits(2, 3).requires_grad_()
+    compiled(features).sum().backward()
+    torch.testing.assert_close(features.grad, torch.full((2, 3), 3.0))
+    assert [list(graph.children()) for graph in graphs] == [[]]
 
 
 def test_scale_gradient_of_one_passes_gradcheck() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from nnunetv2_le.errors import CheckpointError, ModelFolderError
 from nnunetv2_le.training.own_checkpoints import load_for_validation, load_to_continue
@@ -41,6 +42,13 @@ def test_a_trainer_is_initialized_before_it_loads(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, "best", initialized=False)
     load_for_validation(trainer, "checkpoint_best.pth")
     assert [call[0] for call in trainer.method_calls] == ["initialize", "load_checkpoint"]
+
+
+def test_a_full_gpu_is_no_reason_to_remove_a_checkpoint(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, "latest")
+    trainer.load_checkpoint.side_effect = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        load_to_continue(trainer, needs_one=True)
 
 
 def test_a_final_checkpoint_older_than_the_latest_is_refused(tmp_path: Path) -> None:

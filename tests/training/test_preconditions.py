@@ -7,7 +7,6 @@ import pytest
 
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.training.preconditions import (
-    parse_fold,
     preprocessed_dataset,
     require_batch_for,
     require_configuration,
@@ -30,6 +29,9 @@ def dataset(nnunet_folders: NnunetFolders) -> Path:
         "3d_fullres": {"data_identifier": "plans_3d"},
         "empty": {"data_identifier": "plans_empty"},
         "nameless": {},
+        "orphan": {"inherits_from": "3d_fulres"},
+        "heir": {"inherits_from": "its_heir"},
+        "its_heir": {"inherits_from": "heir"},
     }
     (folder / "somePlans.json").write_text(json.dumps({"configurations": configurations}))
     return folder
@@ -114,17 +116,6 @@ def test_the_name_of_a_dataset_is_plain_text(nnunet_folders: NnunetFolders) -> N
         preprocessed_dataset("8")
 
 
-def test_folds_are_numbers_or_all() -> None:
-    assert parse_fold("3") == 3
-    assert parse_fold("all") == "all"
-
-
-@pytest.mark.parametrize("fold", ["-1", "one", "", "0.5"])
-def test_other_folds_are_refused(fold: str) -> None:
-    with pytest.raises(SettingError, match=f"number from 0 or 'all', got '{fold}'"):
-        parse_fold(fold)
-
-
 def _second_stage(folder: Path | None) -> Any:
     """What the check asks of a trainer of nnU-Net."""
     return SimpleNamespace(
@@ -150,6 +141,14 @@ def test_a_cascade_needs_the_previous_stage_of_every_case(tmp_path: Path) -> Non
     require_previous_stage(trainer)
     (tmp_path / "case_0.b2nd").unlink()
     require_previous_stage(trainer, only_validation=True)
+
+
+@pytest.mark.parametrize(("configuration", "parent"), [("orphan", "3d_fulres"), ("heir", "heir")])
+def test_a_configuration_without_a_parent_of_its_own_is_named(
+    dataset: Path, configuration: str, parent: str
+) -> None:
+    with pytest.raises(InputError, match=f"inherits_from {parent!r}"):
+        require_configuration(dataset, "somePlans", configuration=configuration)
 
 
 def test_other_configurations_need_no_previous_stage() -> None:
