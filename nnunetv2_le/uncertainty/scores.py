@@ -45,9 +45,10 @@ def score_case(
 ) -> CaseScores:
     """Score a case from what the accumulator kept.
 
-    Agreement: one value a label, and their mean for the case. A label that all masks which a score
-    compares leave empty counts 1; if that is so for every label, the score (of the case and of its
-    labels) is NaN: perfect agreement on nothing is not confidence. A score compares the members of
+    Agreement: one value a label, and their mean for the case. Of a label that all masks which a
+    score compares leave empty the score is NaN (perfect agreement on nothing is not confidence),
+    and Dice 1 in the mean of the case; if that is so for every label, the score of the case is NaN
+    too. A score compares the members of
     its family (AULA: the heads that are left), consensus Dice these and the fused segmentation. The
     case is an empty prediction if every member and the fused segmentation leave every label empty.
     AULA needs an ordered family of at least two members, else it is NaN. Soft Dice of a label that
@@ -78,7 +79,12 @@ def score_case(
     curves = _curves(counts, plan, skip_heads)
     agreements = _agreements(accumulated, plan, curves)
     scores, per_label = _rows(
-        accumulated, agreements, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
+        accumulated,
+        agreements,
+        compared=_compared(counts, plan, skip_heads=skip_heads, columns=list(agreements)),
+        plan=plan,
+        labels=labels,
+        voxel_volume_ml=voxel_volume_ml,
     )
     return CaseScores(
         case=case,
@@ -97,6 +103,7 @@ def _rows(
     accumulated: Accumulated,
     agreements: dict[str, Float[np.ndarray, "labels"]],
     *,
+    compared: dict[str, Bool[np.ndarray, "labels"]],
     plan: MemberPlan,
     labels: Labels,
     voxel_volume_ml: float,
@@ -116,7 +123,10 @@ def _rows(
     }
     per_label = {
         name: {
-            **{column: float(values[number]) for column, values in agreements.items()},
+            **{
+                column: float(values[number]) if compared[column][number] else math.nan
+                for column, values in agreements.items()
+            },
             **_aggregates(sums, accumulated.fused_mask(number)),
             "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
             "volume_std_ml": float(sizes[number].std()),
@@ -167,6 +177,28 @@ def _agreements(
         agreements[f"{family.name}_consensus_dice"] = consensus(members)
     agreements |= _soft_dice(accumulated, plan)
     return {name: agreements[name] for name in case_columns(plan) if name in agreements}
+
+
+def _compared(
+    counts: OverlapCounts, plan: MemberPlan, *, skip_heads: int, columns: list[str]
+) -> dict[str, Bool[np.ndarray, "labels"]]:
+    """Whether a label is found by any of the masks that each score of agreement compares."""
+    found = np.diagonal(counts.pairs, axis1=1, axis2=2) > 0
+    fused = counts.fused > 0
+
+    def by(members: range) -> Bool[np.ndarray, "labels"]:
+        return np.asarray(found[:, list(members)].any(axis=1))
+
+    compared: dict[str, np.ndarray] = {name: np.ones(len(fused), dtype=bool) for name in columns}
+    ordered = _ordered_family(plan)
+    if ordered is not None:
+        compared["aula"] = compared["aula_normalized"] = by(plan.numbers(ordered)[skip_heads:])
+    compared["consensus_dice"] = fused | by(range(plan.num_family_members))
+    for family in plan.families:
+        members = plan.numbers(family)
+        compared[f"{family.name}_pairwise_dice"] = by(members)
+        compared[f"{family.name}_consensus_dice"] = fused | by(members)
+    return compared
 
 
 def _soft_dice(

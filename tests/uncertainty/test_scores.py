@@ -169,9 +169,27 @@ def test_a_label_that_nobody_finds_counts_as_agreement():
     members.logits[:, 1] = -100.0
     _, scores = _score(members)
     assert not scores.empty_prediction
-    assert scores.per_label["label_1"]["consensus_dice"] == 1
     other = scores.per_label["label_2"]["consensus_dice"]
     assert scores.scores["consensus_dice"] == pytest.approx((1 + other) / 2)
+    other = scores.per_label["label_2"]["aula"]
+    perfect = len(scores.layer_agreement) - 1
+    assert scores.scores["aula"] == pytest.approx((perfect + other) / 2)
+
+
+def test_agreement_of_a_label_that_nobody_finds_is_undefined_in_its_own_row():
+    members = make_members(4)
+    members.logits[:, 1] = -100.0
+    _, scores = _score(members)
+    agreements = [
+        name
+        for name in scores.scores
+        if name.startswith("aula") or name.endswith(("consensus_dice", "pairwise_dice"))
+    ]
+    assert len(agreements) > 3
+    for name in agreements:
+        assert math.isnan(scores.per_label["label_1"][name])
+        assert math.isfinite(scores.per_label["label_2"][name])
+        assert math.isfinite(scores.scores[name])
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
@@ -218,4 +236,5 @@ def test_a_member_that_finds_what_is_fused_away_disagrees_with_the_fused_segment
     assert not result.fused_masks.any()
     assert not scores.empty_prediction
     assert scores.per_label["label_1"]["consensus_dice"] == pytest.approx(2 / 3)
-    assert scores.per_label["label_2"]["consensus_dice"] == 1
+    assert math.isnan(scores.per_label["label_2"]["consensus_dice"])
+    assert scores.scores["consensus_dice"] == pytest.approx((2 / 3 + 1) / 2)
