@@ -130,9 +130,10 @@ class OverlapCounts:
     with_fused: Int[np.ndarray, "labels members"]
     fused: Int[np.ndarray, "labels"]
 
-    def found(self, members: range) -> bool:
-        """Whether any of these members gives any label to any voxel."""
-        return any(bool(self.pairs[:, number, number].any()) for number in members)
+    def found(self, members: range) -> Bool[np.ndarray, "labels"]:
+        """Whether any of these members gives a label to any voxel, for each label."""
+        sizes = np.diagonal(self.pairs, axis1=1, axis2=2)
+        return np.asarray(sizes[:, list(members)].any(axis=1))
 
 
 @dataclass(frozen=True)

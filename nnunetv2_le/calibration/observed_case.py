@@ -191,7 +191,7 @@ def _head_names(prediction: CasePrediction) -> tuple[str, ...]:
 
 def _agreements(prediction: CasePrediction, heads: range) -> np.ndarray:
     counts = prediction.accumulated.counts
-    if len(heads) < 2 or not counts.found(heads):
+    if len(heads) < 2 or not counts.found(heads).any():
         return np.full((len(prediction.labels.names), max(0, len(heads) - 1)), np.nan)
     return layer_agreement(counts, heads)
 

@@ -1,6 +1,7 @@
 """Every score of one case: agreement, aggregated voxel maps, volumes and connected components."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -77,14 +78,9 @@ def score_case(
     counts = accumulated.counts
     is_empty = not (counts.pairs.any() or counts.fused.any())
     curves = _curves(counts, plan, skip_heads)
-    agreements = _agreements(accumulated, plan, curves)
+    agreements = _agreements(accumulated, plan, curves, skip_heads=skip_heads)
     scores, per_label = _rows(
-        accumulated,
-        agreements,
-        compared=_compared(counts, plan, skip_heads=skip_heads, columns=list(agreements)),
-        plan=plan,
-        labels=labels,
-        voxel_volume_ml=voxel_volume_ml,
+        accumulated, agreements, plan=plan, labels=labels, voxel_volume_ml=voxel_volume_ml
     )
     return CaseScores(
         case=case,
@@ -101,9 +97,8 @@ def score_case(
 
 def _rows(
     accumulated: Accumulated,
-    agreements: dict[str, Float[np.ndarray, "labels"]],
+    agreements: "dict[str, _OfLabels]",
     *,
-    compared: dict[str, Bool[np.ndarray, "labels"]],
     plan: MemberPlan,
     labels: Labels,
     voxel_volume_ml: float,
@@ -116,17 +111,14 @@ def _rows(
     sizes = np.diagonal(counts.pairs, axis1=1, axis2=2) * voxel_volume_ml
     union = accumulated.fused_foreground
     scores = {
-        **{name: _mean_of_defined(values) for name, values in agreements.items()},
+        **{column: score.of_case() for column, score in agreements.items()},
         **_aggregates(sums, union),
         "volume_ml": int(np.count_nonzero(union)) * voxel_volume_ml,
         "volume_std_ml": float(sizes.sum(axis=0).std()),
     }
     per_label = {
         name: {
-            **{
-                column: float(values[number]) if compared[column][number] else math.nan
-                for column, values in agreements.items()
-            },
+            **{column: score.of_label(number) for column, score in agreements.items()},
             **_aggregates(sums, accumulated.fused_mask(number)),
             "volume_ml": int(counts.fused[number]) * voxel_volume_ml,
             "volume_std_ml": float(sizes[number].std()),
@@ -145,60 +137,57 @@ def _curves(
         return np.empty((len(counts.fused), 0))
     heads = plan.numbers(ordered)
     curves = layer_agreement(counts, heads, skip_heads)
-    return curves if counts.found(heads[skip_heads:]) else np.full_like(curves, math.nan)
+    return curves if counts.found(heads[skip_heads:]).any() else np.full_like(curves, math.nan)
 
 
 def _ordered_family(plan: MemberPlan) -> Family | None:
     return next((family for family in plan.families if family.ordered), None)
 
 
+@dataclass(frozen=True)
+class _OfLabels:
+    """A score of each label, 1 (AULA: n - 1) where no mask finds it that the score compares."""
+
+    values: Float[np.ndarray, "labels"]
+    is_found: Bool[np.ndarray, "labels"]
+
+    def of_label(self, number: int) -> float:
+        return float(self.values[number]) if self.is_found[number] else math.nan
+
+    def of_case(self) -> float:
+        defined = self.values[np.isfinite(self.values)]
+        return float(defined.mean()) if len(defined) and self.is_found.any() else math.nan
+
+
 def _agreements(
     accumulated: Accumulated,
     plan: MemberPlan,
     curves: Float[np.ndarray, "labels agreements"],
-) -> dict[str, Float[np.ndarray, "labels"]]:
+    *,
+    skip_heads: int,
+) -> dict[str, _OfLabels]:
     """Agreement and soft Dice of each label, in the order of the columns."""
-    counts = accumulated.counts
-    undefined = np.full(len(counts.fused), math.nan)
+    counts, ordered = accumulated.counts, _ordered_family(plan)
 
-    def consensus(members: range) -> Float[np.ndarray, "labels"]:
-        is_found = counts.fused.any() or counts.found(members)
-        return consensus_dice(counts, members) if is_found else undefined
+    def consensus(members: range) -> _OfLabels:
+        return _OfLabels(
+            consensus_dice(counts, members), counts.found(members) | (counts.fused > 0)
+        )
 
-    agreements = {
-        "aula": aula(curves),
-        "aula_normalized": aula_normalized(curves),
+    by_heads = counts.found(range(0) if ordered is None else plan.numbers(ordered)[skip_heads:])
+    scores = {
+        "aula": _OfLabels(aula(curves), by_heads),
+        "aula_normalized": _OfLabels(aula_normalized(curves), by_heads),
         "consensus_dice": consensus(range(plan.num_family_members)),
     }
     for family in plan.families:
         members = plan.numbers(family)
-        pairwise = pairwise_dice(counts, members) if counts.found(members) else undefined
-        agreements[f"{family.name}_pairwise_dice"] = pairwise
-        agreements[f"{family.name}_consensus_dice"] = consensus(members)
-    agreements |= _soft_dice(accumulated, plan)
-    return {name: agreements[name] for name in case_columns(plan) if name in agreements}
-
-
-def _compared(
-    counts: OverlapCounts, plan: MemberPlan, *, skip_heads: int, columns: list[str]
-) -> dict[str, Bool[np.ndarray, "labels"]]:
-    """Whether a label is found by any of the masks that each score of agreement compares."""
-    found = np.diagonal(counts.pairs, axis1=1, axis2=2) > 0
-    fused = counts.fused > 0
-
-    def by(members: range) -> Bool[np.ndarray, "labels"]:
-        return np.asarray(found[:, list(members)].any(axis=1))
-
-    compared: dict[str, np.ndarray] = {name: np.ones(len(fused), dtype=bool) for name in columns}
-    ordered = _ordered_family(plan)
-    if ordered is not None:
-        compared["aula"] = compared["aula_normalized"] = by(plan.numbers(ordered)[skip_heads:])
-    compared["consensus_dice"] = fused | by(range(plan.num_family_members))
-    for family in plan.families:
-        members = plan.numbers(family)
-        compared[f"{family.name}_pairwise_dice"] = by(members)
-        compared[f"{family.name}_consensus_dice"] = fused | by(members)
-    return compared
+        pairwise = pairwise_dice(counts, members)
+        scores[f"{family.name}_pairwise_dice"] = _OfLabels(pairwise, counts.found(members))
+        scores[f"{family.name}_consensus_dice"] = consensus(members)
+    for column, values in _soft_dice(accumulated, plan).items():
+        scores[column] = _OfLabels(values, np.isfinite(values))
+    return {name: scores[name] for name in case_columns(plan) if name in scores}
 
 
 def _soft_dice(
@@ -216,11 +205,6 @@ def _soft_dice(
         else undefined
         for column, name in columns.items()
     }
-
-
-def _mean_of_defined(values: Float[np.ndarray, "labels"]) -> float:
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _aggregates(
