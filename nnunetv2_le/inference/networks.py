@@ -1,9 +1,9 @@
 """The networks of a run on their device, one of them at a time at work.
 
 On a CPU every network works with its own weights, which lie in memory or in their checkpoint's file
-as they were loaded. Elsewhere networks of one architecture share one place on the device: weights
-are copied into it when it is a network's turn, from the device as long as a share of its memory
-suffices for all of them, else from the computer's memory.
+as they were loaded. Elsewhere a copy of it works, and networks of one architecture share one place
+on the device: weights are copied into it when it is a network's turn, from the device as long as a
+share of its memory suffices for all of them, else from the computer's memory.
 """
 
 import copy
@@ -26,7 +26,7 @@ class Networks:
     """Networks, each of which can be asked for in any order.
 
     Args:
-        sources: the networks, on the CPU.
+        sources: the networks, on the CPU, where they stay.
         device: where they work.
         compiled: run them through ``torch.compile``.
         share_place: let networks of one architecture share one place; None where that saves memory
@@ -53,7 +53,8 @@ class Networks:
             kind = _architecture(source) if self._shares else source
             if kind not in architectures:
                 architectures.append(kind)
-                used = copy.deepcopy(source) if self._shares else source
+                stays = device.type == "cpu" and not self._shares
+                used = source if stays else copy.deepcopy(source)
                 self._places.append(_Place(used.to(device), compiled=compiled))
             self._place_of.append(architectures.index(kind))
         if self._shares and _bytes(self._weights) <= _free_bytes(device):
