@@ -41,7 +41,6 @@ class Networks:
         compiled: bool = False,
         share_place: bool | None = None,
     ) -> None:
-        self._device = device
         self._shares = len(sources) > 1 and (
             (device.type != "cpu" or compiled) if share_place is None else share_place
         )
@@ -80,8 +79,7 @@ class Networks:
         try:
             for layer in layers:
                 layer.training = True
-            with torch.random.fork_rng(devices=[self._device] * (self._device.type == "cuda")):
-                torch.manual_seed(seed)
+            with seeded(next(source.parameters()).device, seed):
                 yield source
         finally:
             for layer, training in zip(layers, before, strict=True):
@@ -111,9 +109,38 @@ class _Place:
         torch.clear_autocast_cache()  # it would go on with the former network's weights
 
 
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """What is drawn on a device comes from this seed; afterwards its draws go on as before.
+
+    Other devices, on which other threads may be at work, are left alone: torch.manual_seed is for
+    all of them.
+
+    Args:
+        device: with its number if it is a GPU.
+        seed: of the draws inside.
+    """
+    generator = _generator(device)
+    before = generator.get_state()
+    try:
+        generator.manual_seed(seed)
+        yield
+    finally:
+        generator.set_state(before)
+
+
 def is_compiling() -> bool:
     """Whether nnU-Net's variable asks for ``torch.compile``."""
     return os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """What layers draw from on a device."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    return torch.default_generator
 
 
 def _weights(source: HeadSource) -> list[Tensor]:

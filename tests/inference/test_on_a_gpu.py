@@ -15,7 +15,7 @@ from nnunetv2_le.inference.model import load_model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
-from tests.simulated_gpu import gpu_autocast, needs_simulated_gpu, simulated_gpu
+from tests.simulated_gpu import GPU, gpu_autocast, needs_simulated_gpu, simulated_gpu
 
 pytestmark = needs_simulated_gpu
 
@@ -122,6 +122,7 @@ def test_a_model_stays_where_it_is_and_serves_several_devices(tmp_path: Path, gp
         LayerEnsemblePredictor(model, settings, device=device, show_progress=False)
         for device in ("cpu", "cuda")
     )
+    assert on_gpu.device == GPU  # the one that is current, whatever is later
     assert {value.device.type for value in model.sources[0].parameters()} == {"cpu"}
     found = [
         predictor.predict_array(image, spacing_mm=(1, 1, 1)).accumulated.decisions
