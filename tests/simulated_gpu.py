@@ -31,11 +31,11 @@ _BETWEEN_DEVICES = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index
 
 
 # What is asked of torch.cuda and not of a tensor.
-_QUESTIONS: dict[str, Callable[..., Any]] = {
+_QUESTIONS: dict[str, Any] = {
     "get_device_name": lambda device=None: "simulated",
     "get_device_properties": lambda device=None: SimpleNamespace(total_memory=2**34),
-    "get_rng_state": lambda device=None: torch.zeros(1),
-    "set_rng_state": lambda state, device=None: None,
+    "current_device": lambda: 0,
+    "default_generators": (torch.default_generator,),
 }
 
 

@@ -69,7 +69,8 @@ class PreparedCase:
 
     def forget_image(self) -> None:
         """Give the image's memory back; its shape stays known, it cannot be predicted again."""
-        self.image = self.image.to("meta")
+        for seen in (self, *self.others.values()):
+            seen.image = seen.image.to("meta")
 
 
 def find_cases(

@@ -155,7 +155,7 @@ def _view(model: Model) -> tuple[Any, ...]:
     """How a model sees an image: preprocessing, tiles, mirroring."""
     plans, configuration = model.plans, model.configuration
     settings = configuration.configuration
-    keys = ("resampling_fn_data", "resampling_fn_data_kwargs", "use_mask_for_norm", "data_kwargs")
+    keys = ("resampling_fn_data", "resampling_fn_data_kwargs", "use_mask_for_norm")
     return (
         configuration.preprocessor_name,
         list(configuration.spacing),

@@ -1,9 +1,9 @@
 """The networks of a run on their device, one of them at a time at work.
 
 On a CPU every network works with its own weights, which lie in memory or in their checkpoint's file
-as they were loaded. Elsewhere networks of one architecture share one place on the device: weights
-are copied into it when it is a network's turn, from the device as long as a share of its memory
-suffices for all of them, else from the computer's memory.
+as they were loaded. Elsewhere a copy of it works, and networks of one architecture share one place
+on the device: weights are copied into it when it is a network's turn, from the device as long as a
+share of its memory suffices for all of them, else from the computer's memory.
 """
 
 import copy
@@ -26,7 +26,7 @@ class Networks:
     """Networks, each of which can be asked for in any order.
 
     Args:
-        sources: the networks, on the CPU.
+        sources: the networks, on the CPU, where they stay.
         device: where they work.
         compiled: run them through ``torch.compile``.
         share_place: let networks of one architecture share one place; None where that saves memory
@@ -41,7 +41,6 @@ class Networks:
         compiled: bool = False,
         share_place: bool | None = None,
     ) -> None:
-        self._device = device
         self._shares = len(sources) > 1 and (
             (device.type != "cpu" or compiled) if share_place is None else share_place
         )
@@ -53,7 +52,8 @@ class Networks:
             kind = _architecture(source) if self._shares else source
             if kind not in architectures:
                 architectures.append(kind)
-                used = copy.deepcopy(source) if self._shares else source
+                stays = device.type == "cpu" and not self._shares
+                used = source if stays else copy.deepcopy(source)
                 self._places.append(_Place(used.to(device), compiled=compiled))
             self._place_of.append(architectures.index(kind))
         if self._shares and _bytes(self._weights) <= _free_bytes(device):
@@ -79,8 +79,7 @@ class Networks:
         try:
             for layer in layers:
                 layer.training = True
-            with torch.random.fork_rng(devices=[self._device] * (self._device.type == "cuda")):
-                torch.manual_seed(seed)
+            with seeded(next(source.parameters()).device, seed):
                 yield source
         finally:
             for layer, training in zip(layers, before, strict=True):
@@ -110,9 +109,38 @@ class _Place:
         torch.clear_autocast_cache()  # it would go on with the former network's weights
 
 
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """What is drawn on a device comes from this seed; afterwards its draws go on as before.
+
+    Other devices, on which other threads may be at work, are left alone: torch.manual_seed is for
+    all of them.
+
+    Args:
+        device: with its number if it is a GPU.
+        seed: of the draws inside.
+    """
+    generator = _generator(device)
+    before = generator.get_state()
+    try:
+        generator.manual_seed(seed)
+        yield
+    finally:
+        generator.set_state(before)
+
+
 def is_compiling() -> bool:
     """Whether nnU-Net's variable asks for ``torch.compile``."""
     return os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """What layers draw from on a device."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    return torch.default_generator
 
 
 def _weights(source: HeadSource) -> list[Tensor]:

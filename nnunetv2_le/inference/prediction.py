@@ -1,6 +1,7 @@
 """From a preprocessed case to its prediction: first on the network's grid, then on the image's."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -229,5 +230,5 @@ def _scaled(logits: Tensor, scaling: LogitScaling) -> Tensor:
 
 def _voxel_volume_ml(prepared: PreparedCase, grid: NativeGrid) -> float:
     """Volume of a voxel of the network's grid: the image's spacing times its resampling."""
-    ratio = float(np.prod(grid.cropped_shape)) / float(np.prod(prepared.image.shape[1:]))
+    ratio = math.prod(grid.cropped_shape) / math.prod(prepared.image.shape[1:])
     return voxel_volume_ml(prepared.properties["spacing"]) * ratio

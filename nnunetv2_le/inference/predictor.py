@@ -79,6 +79,8 @@ class LayerEnsemblePredictor:
         self.device = torch.device(device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # as nnU-Net: all tiles have one size
+            if self.device.index is None:  # one name a device, whatever is current later
+                self.device = torch.device("cuda", torch.cuda.current_device())
         self.show_progress = show_progress
         request = MemberRequest(
             families=self.settings.families,

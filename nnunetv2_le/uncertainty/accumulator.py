@@ -2,10 +2,11 @@
 
 The grid is the network's own (spacing of the plans), where all voxels are equal. Logits come slab
 by slab along its first axis; a slab is worked off in pieces of bounded size on the device where it
-lies, and only what the grid keeps is moved to the CPU. The result does not depend on how the grid
-was cut into slabs or pieces, to the last bit.
+lies (one on an Apple GPU on the CPU), and only what the grid keeps is moved to the CPU. The result
+does not depend on how the grid was cut into slabs or pieces, to the last bit.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from typing import get_args
 
@@ -95,7 +96,7 @@ class Accumulator:
         numbers = plan.num_family_members + 1  # and the fused prediction
         self._counts = torch.zeros((len(labels.names), numbers, numbers), dtype=torch.int64)
         self._soft_sums: dict[str, np.ndarray] = {}
-        channels, voxels = labels.num_channels, int(np.prod(shape))
+        channels, voxels = labels.num_channels, math.prod(shape)
         self._logits = torch.empty((channels, voxels), dtype=torch.float16)
         self._decided = room_for_decisions(labels, 1, voxels)[0]
         self._maps = {name: torch.empty(voxels) for name in map_names(plan.families, maps)}
@@ -131,6 +132,8 @@ class Accumulator:
             CaseError: the slab does not follow the one before, or has the wrong shape.
         """
         self._order.require_next(start, column, logits)
+        if logits.device.type == "mps":  # has no float64, and adds nothing to int64
+            logits = logits.cpu()
         _, height, width = self._shape
         spans = logits.shape[3] == height
         blocks = [logits] if spans else list(torch.split(logits, 1, dim=2))

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from inference.model_folders import TinyImage
 from skimage import io
 
 from nnunetv2_le.errors import CaseError, InputError
 from nnunetv2_le.inference.cases import (
     Case,
+    PreparedCase,
     find_cases,
     list_images,
     prepare_array,
@@ -168,3 +170,12 @@ def test_a_folder_without_an_image_of_the_ending_says_what_is_there(tmp_path: Pa
     touch(tmp_path, "a_0000.mha", "a.nii.gz.txt")
     with pytest.raises(InputError, match=r"ends in \.nii\.gz.*; found \.gz\.txt, \.mha\. Convert"):
         list_images(tmp_path, ".nii.gz")
+
+
+def test_an_image_is_forgotten_as_every_model_sees_it():
+    other = PreparedCase("case", torch.zeros(1, 2, 3, 4), {})
+    prepared = PreparedCase("case", torch.zeros(1, 4, 5, 6), {}, {"other": other})
+    prepared.forget_image()
+    assert prepared.image.is_meta
+    assert other.image.is_meta
+    assert other.image.shape == (1, 2, 3, 4)

@@ -12,6 +12,7 @@ from inference import faulty_runs as runs
 from inference.model_folders import TinyModel
 
 from nnunetv2_le.errors import SettingError
+from nnunetv2_le.inference.networks import seeded
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
 
@@ -59,6 +60,19 @@ def test_threads_that_share_a_predictor_get_what_one_gets(folder: Path):
     with ThreadPoolExecutor(len(images)) as threads:
         together = list(threads.map(scores, images))
     assert together == [scores(image) for image in images]
+
+
+def test_a_seed_is_for_one_device_alone():
+    generators = (torch.Generator(), torch.Generator())
+    before = [made.get_state() for made in (*generators, torch.default_generator)]
+    others = (generators[0], torch.default_generator)
+    named = mock.patch.object(torch.cuda, "default_generators", generators)
+    with named, seeded(torch.device("cuda", 1), 7):
+        draws = torch.rand(2, generator=generators[1])
+        for other, state in zip(others, (before[0], before[2]), strict=True):
+            assert torch.equal(other.get_state(), state)
+    assert torch.equal(draws, torch.rand(2, generator=torch.Generator().manual_seed(7)))
+    assert torch.equal(generators[1].get_state(), before[1])
 
 
 def test_a_sample_drops_the_same_channels_of_every_tile(folder: Path):

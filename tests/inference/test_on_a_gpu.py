@@ -11,10 +11,11 @@ from inference.model_folders import TinyImage, TinyModel
 
 from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference import grid_predictor
+from nnunetv2_le.inference.model import load_model
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
-from tests.simulated_gpu import gpu_autocast, needs_simulated_gpu, simulated_gpu
+from tests.simulated_gpu import GPU, gpu_autocast, needs_simulated_gpu, simulated_gpu
 
 pytestmark = needs_simulated_gpu
 
@@ -111,6 +112,24 @@ def test_models_of_other_grids(tmp_path: Path, gpu: None):
     ]
     decisions = [prediction.accumulated.decisions for prediction in found]
     assert (decisions[0] == decisions[1]).mean() > 0.98
+
+
+def test_a_model_stays_where_it_is_and_serves_several_devices(tmp_path: Path, gpu: None):
+    model = load_model(LAYERS.write(tmp_path / "model"), folds=(0,))
+    image = np.random.default_rng(0).normal(size=(1, 12, 20, 16)).astype(np.float32)
+    settings = PredictionSettings(use_mirroring=False)
+    on_cpu, on_gpu = (
+        LayerEnsemblePredictor(model, settings, device=device, show_progress=False)
+        for device in ("cpu", "cuda")
+    )
+    assert on_gpu.device == GPU  # the one that is current, whatever is later
+    assert {value.device.type for value in model.sources[0].parameters()} == {"cpu"}
+    found = [
+        predictor.predict_array(image, spacing_mm=(1, 1, 1)).accumulated.decisions
+        for predictor in (on_cpu, on_gpu, on_cpu)
+    ]
+    assert (found[0] == found[1]).mean() > 0.98
+    assert (found[0] == found[2]).all()
 
 
 def test_convolutions_of_a_gpu_are_chosen_by_their_speed(

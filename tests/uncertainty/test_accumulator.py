@@ -230,3 +230,26 @@ def test_settings_that_make_no_sense_are_refused():
         module._check(make_plan([3], (1,)), (1, 2, 2), "median")
     with pytest.raises(SettingError, match="at least one voxel"):
         Accumulator(make_plan([3], (1,)), labels, (0, 2, 2))
+
+
+class OnApple(torch.Tensor):
+    """Says that it is on a GPU of Apple, and can do nothing but come to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, call, types, arguments=(), keywords=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            if call == torch.Tensor.device.__get__:
+                return torch.device("mps")
+            if call == torch.Tensor.cpu:
+                return arguments[0].as_subclass(torch.Tensor)
+            if call.__name__ != "__get__":
+                raise TypeError(f"not on an Apple GPU: {call.__name__}")
+            return call(*arguments, **(keywords or {}))
+
+
+def test_apple_gpus_lack_what_is_needed_and_are_not_asked_for_it():
+    members = make_members(0)
+    expected = members.accumulate()
+    found = Accumulator(members.plan, members.labels, members.shape)
+    found.add(0, members.logits.as_subclass(OnApple))
+    assert_identical(found.result(), expected)
