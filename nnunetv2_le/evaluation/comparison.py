@@ -108,20 +108,23 @@ def quality_table(
 
 
 def correlation_table(methods: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Spearman of each method's scores with Dice and MHD, on the cases that all methods have."""
+    """Spearman of each method's scores with Dice and MHD, on the cases that all methods have.
+
+    ``num_cases`` have the score and Dice.
+    """
     cases = common_cases({name: method.cases for name, method in methods.items()})
     rows = []
     for name, method in methods.items():
         frame = method.cases.loc[cases]
         for score in method.scores:
-            values = numbers(frame, score.name)
+            values, dice = numbers(frame, score.name), numbers(frame, "dice")
             rows.append(
                 {
                     "method": name,
                     "score": score.name,
                     "direction": score.direction,
-                    "num_cases": int(np.isfinite(values).sum()),
-                    "spearman_dice": spearman(values, numbers(frame, "dice")),
+                    "num_cases": int((np.isfinite(values) & np.isfinite(dice)).sum()),
+                    "spearman_dice": spearman(values, dice),
                     "spearman_mhd": spearman(values, numbers(frame, "modified_hausdorff_mm")),
                 }
             )

@@ -195,3 +195,11 @@ def test_holm_corrects_over_pairs_of_methods_for_each_score_by_itself():
     for (score, metric), rows in corrected.groupby(["score", "metric"]):
         alone = raw[(raw["score"] == score) & (raw["metric"] == metric)]
         assert list(rows["p_value"]) == pytest.approx(holm(list(alone["p_value"])))
+
+
+def test_correlations_count_the_cases_that_have_score_and_dice():
+    one = method(0, "score")
+    one.cases.loc[["a", "b"], "dice"] = np.nan
+    one.cases.loc["c", "score"] = np.nan
+    (row,) = correlation_table({"A": one}).to_dict("records")
+    assert row["num_cases"] == 6
