@@ -125,6 +125,7 @@ def calibrate(request: CalibrationRequest) -> Calibrated:
     numbers = group_numbers(groups, len(names))
     require_enough_cases(len(set(numbers.tolist())), request.fit)
     _warn_of_known_patients(runs, request.groups_file)
+    _warn_of_chosen_checkpoint(request)
     observed = _observe(runs, request, part="default_heads")
     head_skip = _choose_heads(observed, model, request, groups=groups)
     if head_skip is not None and head_skip.fused_skip != head_skip.default_fused_skip:
@@ -179,6 +180,16 @@ def _warn_of_known_patients(runs: Sequence[_Run], file: Path | None) -> None:
             patients=patients,
             trained=trained_cases(run.model, names)[0],
             folds=run.model.folds,
+        )
+
+
+def _warn_of_chosen_checkpoint(request: CalibrationRequest) -> None:
+    """Say that the best epoch on some cases does better on them than on new ones."""
+    if request.images is None and request.checkpoint_name == "checkpoint_best.pth":
+        logger.warning(
+            "checkpoint_best.pth was chosen by its Dice on the validation cases that now calibrate "
+            "it, so new cases may fare worse than promised. Take checkpoint_final.pth (-chk), or "
+            "labelled cases that no fold has seen (-i, -ref)."
         )
 
 

@@ -56,8 +56,14 @@ def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
         raise InputError(
             f"{purpose} at alpha {alpha:g} needs at least {needed} labelled cases (patients), got "
             f"{num_groups}; label more cases or accept an alpha of at least "
-            f"{1 / (num_groups + 1):.3g}"
+            f"{rounded_up(1 / (num_groups + 1), 4):g}"
         )
+
+
+def rounded_up(alpha: float, digits: int) -> float:
+    """An alpha with few digits at which what holds at this one still does."""
+    scale = 10.0**digits
+    return math.ceil(alpha * scale - _ROUNDING) / scale
 
 
 def conformal_quantile(

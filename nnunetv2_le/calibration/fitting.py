@@ -110,16 +110,21 @@ def _require_shares(settings: FitSettings) -> None:
 def fit_score_heads(
     observed: Sequence[ObservedCase], *, default_fused: int, groups: Int[np.ndarray, "cases"]
 ) -> HeadSkip | None:
-    """How many first heads to leave out; None where heads are no members, or cases too few."""
+    """How many first heads to leave out; None where heads are no members, or cases too few.
+
+    AULA is not judged on empty segmentations: deep heads may agree on nothing there, and the case
+    is flagged whatever AULA says.
+    """
     heads = observed[0].members[:-1]
     if len(heads) < 3 or not len(observed[0].fused_dice):
         return None
+    is_empty = [case.scores.get("volume_ml") == 0 for case in observed]
     return _or_none(
         "The choice of heads",
         lambda: fit_head_skip(
             heads,
             agreements=np.stack([case.agreements for case in observed]),
-            dice=np.array([case.dice for case in observed]),
+            dice=np.where(is_empty, np.nan, [case.dice for case in observed]),
             fused_dice=np.stack([case.fused_dice for case in observed]),
             default_fused_skip=len(heads) - default_fused,
             groups=groups,

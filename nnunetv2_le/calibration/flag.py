@@ -35,6 +35,7 @@ from nnunetv2_le.calibration.conformal import (
 from nnunetv2_le.errors import InputError, SettingError
 
 DEFAULT_ALPHA = 0.05
+_ROUNDING = 1e-9  # shares such as 41/50 against 1 - 0.18
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def decide_case(
     reasons: list[tuple[FlagStatus, str]] = []
     if is_empty:
         reasons.append(("empty", "the segmentation is empty"))
-    if outlier_quantile is not None and outlier_quantile >= 1 - outlier_alpha:
+    if outlier_quantile is not None and outlier_quantile >= 1 - outlier_alpha - _ROUNDING:
         reasons.append(
             (
                 "out_of_distribution",

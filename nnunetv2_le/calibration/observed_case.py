@@ -21,6 +21,7 @@ from torch import Tensor
 from nnunetv2_le.calibration.contours import boundary_distances
 from nnunetv2_le.calibration.references import Reference, known_voxels, truth
 from nnunetv2_le.calibration.temperature import region_of_interest
+from nnunetv2_le.errors import CaseError
 from nnunetv2_le.evaluation.overlap import (
     confusion,
     joint_histogram,
@@ -115,6 +116,9 @@ def observe(
         fold: the fold whose network predicted it.
         ignore_label: of the reference.
         contour_share: share of voxels that inner and outer contour may leave out.
+
+    Raises:
+        CaseError: the reference ignores every voxel.
     """
     labels = prediction.labels
     known = known_voxels(reference.network, labels, ignore_label=ignore_label)
@@ -245,6 +249,11 @@ def _drawn_voxels(
     numbers = np.flatnonzero(region & known)
     if not len(numbers):
         numbers = np.flatnonzero(known)
+    if not len(numbers):
+        raise CaseError(
+            f"The reference of {prediction.case} says nothing: it gives every voxel the ignore "
+            "label. Leave the case out."
+        )
     most = min(MAX_VOXELS, max(1, MAX_LOGITS // (num_members * prediction.labels.num_channels)))
     if len(numbers) > most:
         rng = np.random.default_rng(zlib.crc32(prediction.case.encode()))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from nnunetv2_le.calibration.calibration_file import Calibration
+from nnunetv2_le.calibration.conformal import rounded_up
 from nnunetv2_le.calibration.flag import FlagRule, WorkloadPoint
 from nnunetv2_le.calibration.held_out import HeldOutFigures
 from nnunetv2_le.errors import first_few
@@ -43,7 +44,9 @@ def workload_lines(curve: Sequence[WorkloadPoint]) -> list[str]:
     """What other shares of missed cases would cost, evenly chosen from the curve."""
     step = max(1, math.ceil(len(curve) / _CURVE_LINES))
     shown = [*curve[::step], *([] if (len(curve) - 1) % step == 0 else [curve[-1]])]
-    return [f"  -alpha {p.alpha:.3f}: {p.workload:.0%} of cases to review" for p in shown]
+    return [
+        f"  -alpha {rounded_up(p.alpha, 3):.3f}: {p.workload:.0%} of cases to review" for p in shown
+    ]
 
 
 def _heads(calibration: Calibration) -> Iterator[str]:

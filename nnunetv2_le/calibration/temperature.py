@@ -200,8 +200,9 @@ def region_of_interest(
         margin_voxels: how many voxels (by steps over faces) the region reaches beyond them.
     """
     union = segmentation if reference is None else segmentation | reference
-    faces = ndimage.generate_binary_structure(union.ndim, 1)
-    return np.asarray(ndimage.binary_dilation(union, faces, iterations=margin_voxels))
+    if not margin_voxels:  # SciPy would dilate until nothing changes
+        return union
+    return np.asarray(ndimage.binary_dilation(union, iterations=margin_voxels))
 
 
 def stacked_curves(

@@ -4,7 +4,7 @@ Conventions:
     logits * weight + bias, a pair a channel, before the softmax (regions: the sigmoid). Unlike a
     temperature this changes decisions. It is fitted on a bounded sample of voxels of each case and
     kept only if its cross-validated NLL is better than that of the temperature by more than one
-    standard error over cases.
+    standard error over patients.
 
 References:
     Guo et al. 2017, arXiv:1706.04599 (vector scaling).
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
-from nnunetv2_le.calibration.groups import group_folds, is_clear
+from nnunetv2_le.calibration.groups import group_folds, group_means, is_clear
 from nnunetv2_le.calibration.temperature import (
     NUM_FOLDS,
     SampledVoxels,
@@ -46,7 +46,7 @@ class VectorScaling:
         biases: of each channel.
         nll_temperature: cross-validated mean NLL of the temperature on the sampled voxels.
         nll_vector: the same of vector scaling.
-        is_used: whether it wins by more than one standard error over cases.
+        is_used: whether it wins by more than one standard error over patients.
     """
 
     member: str
@@ -97,7 +97,7 @@ def fit_vector_scaling(
             for row, (weights, biases) in enumerate(((start, 0.0), fitted)):
                 scaled = (cases[case][0].T * weights + biases).T
                 errors[row, case] = _nll(scaled, cases[case][1], search.has_regions)[0]
-    gains = errors[0] - errors[1]
+    gains = group_means(errors[0] - errors[1], groups)
     start = 1 / np.exp(best_log_temperatures(curves, is_shared=False)[number])
     weights, biases = _fit(cases, start, search.has_regions)
     return VectorScaling(

@@ -168,8 +168,9 @@ def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) 
     from nnunetv2_le.report.method_tables import correlation_text, quality_text
 
     frames = {name: method.cases for name, method in methods.items()}
-    quality, correlation = quality_table(frames), correlation_table(methods)
-    differences = difference_table(methods, request.options.method())
+    settings = request.options.method()
+    quality = quality_table(frames, patient_column=settings.patient_column)
+    correlation, differences = correlation_table(methods), difference_table(methods, settings)
     for name, table, text in (
         ("quality", quality, quality_text),
         ("correlation", correlation, correlation_text),

@@ -2,7 +2,8 @@
 
 Conventions:
     Cases, or whole patients where a column names them, are drawn with replacement; a draw is how
-    often each case was drawn. Two methods are compared on the same draws of the same cases.
+    often each case was drawn. Two methods are compared on the same draws of the same cases. A
+    single case or patient, which says nothing of others, gives no draw.
 
 Metrics:
     percentile interval; paired difference with its interval and a two-sided p-value.
@@ -64,6 +65,9 @@ def draw_counts(
             cases.
         seed: of the random generator.
 
+    Returns:
+        One row a draw; none where there is only one case or patient to draw.
+
     Raises:
         InputError: if ``patients`` does not name one for each case.
     """
@@ -72,8 +76,10 @@ def draw_counts(
     units, unit_of_case = np.unique(
         np.arange(num_cases) if patients is None else np.asarray(patients), return_inverse=True
     )
+    if len(units) < 2:
+        return np.empty((0, num_cases), dtype=np.int64)
     generator = np.random.default_rng(seed)
-    shares = np.full(len(units), 1 / max(len(units), 1))
+    shares = np.full(len(units), 1 / len(units))
     return generator.multinomial(len(units), shares, size=num_draws)[:, unit_of_case]
 
 

@@ -3,7 +3,8 @@
 Conventions:
     Figures are paired by case: a case that one method lacks counts for none. Quality is compared
     with the best method's by Wilcoxon's signed-rank test, p-values corrected for the number of
-    methods (Holm). Scores are compared on the same bootstrap draws.
+    methods (Holm); where a column names patients, of each patient's mean, because cases of one
+    patient are not independent. Scores are compared on the same bootstrap draws.
 
 Metrics:
     mean and standard deviation (n - 1) of Dice, MHD and NLL; Spearman of each score with Dice and
@@ -28,7 +29,7 @@ from nnunetv2_le.evaluation.confidence_tables import Score, numbers, ranked_conf
 from nnunetv2_le.evaluation.correlation import MIN_CASES, spearman
 from nnunetv2_le.evaluation.evaluate import Evaluation
 from nnunetv2_le.evaluation.failure_detection import augrc, aurc, excess_aurc
-from nnunetv2_le.evaluation.method import MethodSettings, method_draws
+from nnunetv2_le.evaluation.method import MethodSettings, given_column, method_draws
 
 QUALITY = {"dice": True, "modified_hausdorff_mm": False, "nll": False}  # whether more is better
 _QUALITY_COLUMNS = ["method", "metric", "num_cases", "mean", "std", "is_best", "p_value"]
@@ -63,27 +64,33 @@ def common_cases(methods: Mapping[str, pd.DataFrame]) -> list[str]:
     return shared
 
 
-def quality_table(methods: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def quality_table(
+    methods: Mapping[str, pd.DataFrame], *, patient_column: str | None = None
+) -> pd.DataFrame:
     """Mean and standard deviation of Dice, MHD and NLL of each method, tested against the best.
 
     Args:
         methods: name to one row a case.
+        patient_column: of the case table; None: every case is a patient.
 
     Returns:
         Columns ``method``, ``metric``, ``num_cases`` (defined for every method), ``mean``, ``std``,
         ``is_best``, ``p_value`` (Wilcoxon against the best, Holm-corrected).
     """
     cases = common_cases(methods)
+    patients = _patients(next(iter(methods.values())).loc[cases], patient_column)
     rows = []
     for metric, more_is_better in QUALITY.items():
         values = np.stack([numbers(frame.loc[cases], metric) for frame in methods.values()])
-        values = values[:, np.isfinite(values).all(axis=0)]
+        defined = np.isfinite(values).all(axis=0)
+        values = values[:, defined]
         if not values.shape[1]:
             continue
         means = values.mean(axis=1)
         best = int(means.argmax() if more_is_better else means.argmin())
         others = [i for i in range(len(values)) if i != best]
-        corrected = holm([wilcoxon(values[i], values[best]) for i in others])
+        tested = pd.DataFrame(values.T).groupby(patients[defined]).mean().to_numpy().T
+        corrected = holm([wilcoxon(tested[i], tested[best]) for i in others])
         p_values = dict(zip(others, corrected, strict=True))
         for i, name in enumerate(methods):
             rows.append(
@@ -101,20 +108,23 @@ def quality_table(methods: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def correlation_table(methods: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Spearman of each method's scores with Dice and MHD, on the cases that all methods have."""
+    """Spearman of each method's scores with Dice and MHD, on the cases that all methods have.
+
+    ``num_cases`` have the score and Dice.
+    """
     cases = common_cases({name: method.cases for name, method in methods.items()})
     rows = []
     for name, method in methods.items():
         frame = method.cases.loc[cases]
         for score in method.scores:
-            values = numbers(frame, score.name)
+            values, dice = numbers(frame, score.name), numbers(frame, "dice")
             rows.append(
                 {
                     "method": name,
                     "score": score.name,
                     "direction": score.direction,
-                    "num_cases": int(np.isfinite(values).sum()),
-                    "spearman_dice": spearman(values, numbers(frame, "dice")),
+                    "num_cases": int((np.isfinite(values) & np.isfinite(dice)).sum()),
+                    "spearman_dice": spearman(values, dice),
                     "spearman_mhd": spearman(values, numbers(frame, "modified_hausdorff_mm")),
                 }
             )
@@ -171,6 +181,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
     return [float(value) for value in corrected]
+
+
+def _patients(frame: pd.DataFrame, column: str | None) -> np.ndarray:
+    """The patient of each case."""
+    if column is None:
+        return np.arange(len(frame))
+    return np.asarray(frame[given_column(frame, column)].astype(str))
 
 
 def _differences(

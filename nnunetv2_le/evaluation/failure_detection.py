@@ -219,7 +219,7 @@ def grouped_aurc(
     before, risk_before = after - counts, risk_after - sums
     total = after[..., -1]
     means = sums / np.maximum(counts, 1)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, np.max(total) + 1))])
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, np.max(total, initial=0) + 1))])
     area = sums + (risk_before - before * means) * (harmonic[after] - harmonic[before])
     first_group = np.argmax(counts > 0, axis=-1)[..., None]
     first_risk = np.take_along_axis(means, first_group, axis=-1)[..., 0]

@@ -1,5 +1,6 @@
 """Heads straight from a model and images, for the effect of skipping them; nothing is written."""
 
+import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ def predicted_head_cases(
     """
     require_name(image_folder)
     for one in files:
-        images = sorted(image_folder.glob(f"{one.case}_[0-9][0-9][0-9][0-9]{dataset.file_ending}"))
+        channel = f"_[0-9][0-9][0-9][0-9]{dataset.file_ending}"
+        images = sorted(image_folder.glob(f"{glob.escape(one.case)}{channel}"))
         if not images:
             raise InputError(f"{image_folder} has no image {one.case}_0000{dataset.file_ending}")
         prediction = predictor.predict_files(images)

@@ -5,7 +5,7 @@ Floats in full precision; what is undefined is an empty field in a table and nul
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from nnunetv2_le.errors import OutputError
-from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
+from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram, ReliabilityBins
 from nnunetv2_le.evaluation.case_metrics import MetricSettings
 from nnunetv2_le.evaluation.confidence_tables import numbers
 from nnunetv2_le.evaluation.evaluate import Evaluation
@@ -84,7 +84,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": None
         if evaluation.calibration is None
         else {
-            name: _calibration(histogram)
+            name: _calibration(histogram, evaluation.dataset.labels.names)
             for name, histogram in zip(
                 ("image", "region_of_interest"), evaluation.calibration, strict=True
             )
@@ -140,15 +140,21 @@ def _description(table: pd.DataFrame, column: str) -> dict[str, float]:
     }
 
 
-def _calibration(histogram: CalibrationHistogram) -> dict[str, Any]:
-    bins = histogram.reliability() if not histogram.has_regions else histogram.reliability(0)
+def _calibration(histogram: CalibrationHistogram, names: Sequence[str]) -> dict[str, Any]:
+    """Figures, and the bins of the most probable class or, by its name, of each region."""
+    bins = (
+        {name: _bins(histogram.reliability(channel)) for channel, name in enumerate(names)}
+        if histogram.has_regions
+        else _bins(histogram.reliability())
+    )
+    return {**asdict(histogram.figures()), "bins": bins}
+
+
+def _bins(bins: ReliabilityBins) -> dict[str, list[float]]:
     return {
-        **asdict(histogram.figures()),
-        "bins": {
-            "counts": bins.counts.tolist(),
-            "confidences": bins.confidences.tolist(),
-            "accuracies": bins.accuracies.tolist(),
-        },
+        "counts": bins.counts.tolist(),
+        "confidences": bins.confidences.tolist(),
+        "accuracies": bins.accuracies.tolist(),
     }
 
 

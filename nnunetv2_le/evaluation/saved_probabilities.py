@@ -6,6 +6,7 @@ a time, so that memory holds one slab.
 """
 
 import copy
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -60,9 +61,9 @@ def iterate_slabs(
             if header.shape[1:] != shape:
                 raise InputError(f"{file} has shape {header.shape[1:]}, the segmentation {shape}")
             voxels = min(_SLAB_VOXELS, _SLAB_VALUES // max(1, header.shape[0]))
-            thickness = max(1, voxels // max(1, int(np.prod(shape[1:]))))
+            thickness = max(1, voxels // max(1, math.prod(shape[1:])))
             slabs = [slice(i, min(i + thickness, shape[0])) for i in range(0, shape[0], thickness)]
-            size = int(np.prod(header.shape)) * header.dtype.itemsize
+            size = math.prod(header.shape) * header.dtype.itemsize
             if size <= whole_bytes or header.is_fortran:
                 with archive.open(f"{_KEY}.npy") as stream:
                     whole = npy.read_array(stream, allow_pickle=False)
@@ -116,7 +117,7 @@ def _lockstep(
     archive: zipfile.ZipFile, header: _Header, slabs: list[slice]
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Unpack the same slab of every channel, each from a stream of its own."""
-    channel_bytes = int(np.prod(header.shape[1:])) * header.dtype.itemsize
+    channel_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
     plane_bytes = channel_bytes // header.shape[1]
     with Path(str(archive.filename)).open("rb") as file:
         walker = _Unpacked(file, archive.getinfo(f"{_KEY}.npy"))

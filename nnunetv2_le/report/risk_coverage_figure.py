@@ -41,9 +41,8 @@ def risk_coverage_figure(
             color=colour(number),
             label=f"{as_written(name)} (AURC {aurc(risks, confidences):.3f})",
         )
-    same_risks = all(
-        np.array_equal(_first := next(iter(curves.values()))[0], r) for r, _ in curves.values()
-    )
+    first, _ = next(iter(curves.values()))
+    same_risks = all(np.array_equal(first, risks) for risks, _ in curves.values())
     for number, (name, (risks, _)) in enumerate(curves.items()):
         best = risk_coverage_curve(risks, -risks)
         shade = REFERENCE_COLOUR if same_risks else colour(number)
@@ -63,6 +62,8 @@ def risk_coverage_figure(
     axes.set_xlabel("coverage (fraction of cases kept)")
     axes.set_ylabel(f"mean risk of kept cases ({risk_name})")
     axes.set_xlim(0, 1)
-    axes.set_title(f"{len(next(iter(curves.values()))[0])} cases", fontsize="medium")
+    fewest, *_, most = sorted([len(first), *(len(risks) for risks, _ in curves.values())])
+    title = f"{most} cases" if fewest == most else f"{fewest} to {most} cases"
+    axes.set_title(title, fontsize="medium")
     legend_below(figure, axes)
     return figure

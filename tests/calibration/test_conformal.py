@@ -9,6 +9,7 @@ from nnunetv2_le.calibration.conformal import (
     cases_needed,
     conformal_quantile,
     controlled_threshold,
+    require_enough,
 )
 from nnunetv2_le.errors import InputError, SettingError
 
@@ -85,3 +86,12 @@ def test_the_threshold_is_the_mildest_that_obeys_the_equation():
 def test_a_threshold_that_so_few_cases_cannot_support_is_refused_instead_of_the_mildest():
     with pytest.raises(InputError, match=r"a flag at alpha .* needs at least 9 labelled"):
         controlled_threshold(np.zeros((8, 2)), 0.1, groups=np.arange(8), purpose="a flag")
+
+
+def test_an_alpha_that_a_refusal_names_is_accepted():
+    for number in range(9, 300):
+        with pytest.raises(InputError, match="accept an alpha of at least") as refused:
+            require_enough(number, 0.001, purpose="a flag")
+        named = float(str(refused.value).split()[-1])
+        require_enough(number, named, purpose="a flag")
+        assert named < 1 / (number + 1) + 1e-4

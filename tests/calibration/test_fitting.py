@@ -92,6 +92,25 @@ def test_the_heads_are_the_members_before_the_fused_one() -> None:
     assert skip.fused_skip == 1
 
 
+def test_an_agreement_of_deep_heads_on_nothing_does_not_count_in_the_choice_of_heads() -> None:
+    """The first two agreements know nothing of Dice; some cases are missed by all deep heads."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for number in range(100):
+        case = replace(observed(number, heads=6), scores={"volume_ml": 1.0})
+        agreements = case.agreements.copy()
+        agreements[:, :2] = rng.uniform(size=(2, 2))
+        if number % 8 == 0:
+            agreements[:, 2:] = 1.0
+            case = replace(case, scores={"volume_ml": 0.0}, label_dice=np.array([0.0, np.nan]))
+        cases.append(replace(case, agreements=agreements))
+    skip = fit_score_heads(cases, default_fused=2, groups=np.arange(100))
+    assert skip is not None
+    assert skip.num_cases == 87
+    assert skip.score_skip == 2
+    assert skip.criterion_values[2] == pytest.approx(1.0, abs=0.01)
+
+
 def test_no_heads_are_chosen_of_two_of_none_or_with_few_cases(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

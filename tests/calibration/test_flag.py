@@ -206,3 +206,11 @@ def test_an_infinite_score_is_no_threshold():
     rule = fitted(scores, np.append(np.full(8, 0.1), 0.9))
     assert rule.threshold is None
     assert rule.workload == rule.flags(scores).mean() == 1
+
+
+def test_a_quantile_that_equals_the_level_but_for_rounding_is_an_outlier():
+    assert 1 - 0.18 > 41 / 50
+    decision = decide_case(
+        {}, rule=None, is_empty=False, outlier_quantile=41 / 50, outlier_alpha=0.18
+    )
+    assert decision.flag == "out_of_distribution"

@@ -14,6 +14,7 @@ from scipy import ndimage, special
 from nnunetv2_le.calibration.observed_case import observe, observed_case
 from nnunetv2_le.calibration.references import Reference, read_reference
 from nnunetv2_le.calibration.temperature import region_of_interest
+from nnunetv2_le.errors import CaseError
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -170,3 +171,10 @@ def test_dice_of_a_case_is_the_mean_of_its_defined_labels(
     found = observed_case(record, {**arrays, "label_dice": np.array(label_dice)})
     assert found.dice == pytest.approx(expected, nan_ok=True)
     assert np.isnan(found.scores["x"])
+
+
+def test_a_reference_that_ignores_every_voxel_is_named(tmp_path: Path) -> None:
+    seen = Observed(CLASSES, tmp_path)
+    reference = seen.reference(lambda labels: np.full_like(labels, IGNORED))
+    with pytest.raises(CaseError, match=f"{seen.prediction.case} .* every voxel"):
+        observe(seen.prediction, reference, fold="0", ignore_label=IGNORED)

@@ -1,10 +1,13 @@
 """The report in words: the curve of workloads, and what its figures count."""
 
+import re
+
+import numpy as np
 import pytest
 
 from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.contours import ContourMargins, LabelMargins
-from nnunetv2_le.calibration.flag import WorkloadPoint
+from nnunetv2_le.calibration.flag import WorkloadPoint, fit_flag
 from nnunetv2_le.calibration.held_out import HeldOutFigures
 from nnunetv2_le.calibration.report_lines import report_lines, workload_lines
 
@@ -40,3 +43,14 @@ def test_the_curve_is_shown_from_end_to_end() -> None:
         assert "-alpha 0.010: 100%" in lines[0]
         assert f"-alpha {number / 100:.3f}" in lines[-1]
         assert len(set(lines)) == len(lines)
+
+
+def test_an_alpha_of_the_curve_costs_what_is_said_of_it() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(60)
+    dice = scores + rng.normal(scale=0.2, size=60)
+    settings = {"tolerance": 0.5, "groups": np.arange(60)}
+    for line in workload_lines(fit_flag(scores, dice, alpha=0.1, **settings).curve):
+        alpha, workload = re.fullmatch(r"  -alpha ([\d.]+): (\d+%) of .*", line).groups()
+        again = fit_flag(scores, dice, alpha=float(alpha), **settings)
+        assert f"{again.workload:.0%}" == workload

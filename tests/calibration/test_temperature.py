@@ -144,3 +144,9 @@ def test_what_does_not_fit_is_refused():
         fit_temperature(search, groups=np.zeros(3, dtype=int))
     with pytest.raises(InputError, match="temperatures for m0, none for m9"):
         fit_temperature(search, groups=np.arange(3)).of("m9")
+
+
+def test_a_region_of_interest_without_a_margin_is_the_union():
+    masks = np.zeros((2, 9, 9), dtype=bool)
+    masks[0, 4, 4] = masks[1, 2, 3] = True
+    assert np.array_equal(region_of_interest(*masks, margin_voxels=0), masks.any(axis=0))

@@ -117,3 +117,20 @@ def test_of_many_voxels_an_even_draw_of_each_case_is_fitted(monkeypatch):
     part = fit_vector_scaling(search, "m", groups=np.arange(5))
     assert part.biases != whole.biases
     assert part.biases == pytest.approx(whole.biases, abs=0.3)
+
+
+def test_many_cases_of_a_patient_do_not_make_a_gain_clear():
+    def of_six_patients(copies):
+        generator = np.random.default_rng(1)
+        search, groups = TemperatureSearch(("m",)), []
+        for patient in range(6):
+            logits, truth = made_up(generator, voxels=200)
+            logits += generator.normal(scale=0.5, size=(len(logits), 1))
+            for _ in range(copies):
+                search.add(logits[None].astype(np.float32), truth)
+                groups.append(patient)
+        return fit_vector_scaling(search, "m", groups=np.array(groups))
+
+    assert of_six_patients(1).nll_vector < of_six_patients(1).nll_temperature
+    assert not of_six_patients(1).is_used
+    assert not of_six_patients(12).is_used

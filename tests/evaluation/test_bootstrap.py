@@ -41,6 +41,18 @@ def test_cases_of_a_patient_are_drawn_together():
     assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
 
 
+@pytest.mark.parametrize("confidences", [np.arange(8.0), np.zeros(8)])
+def test_one_patient_has_no_interval_and_no_p_value(confidences):
+    risks = np.random.default_rng(0).random(8)
+    counts = draw_counts(8, patients=["the only one"] * 8)
+    draws, others = (failure_detection_draws(risks, c, counts) for c in (confidences, -risks))
+    for name, values in draws.items():
+        assert np.isnan(percentile_interval(values).low)
+        compared = paired_difference(0.3, 0.2, draws_a=values, draws_b=others[name])
+        assert np.isnan(compared.p_value)
+    assert len(draw_counts(1)) == len(draw_counts(0)) == 0
+
+
 def test_same_seed_same_draws():
     assert (draw_counts(5, seed=3) == draw_counts(5, seed=3)).all()
 

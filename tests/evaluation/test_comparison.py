@@ -86,6 +86,24 @@ def test_figures_are_paired_by_case():
     )
 
 
+def test_cases_of_a_patient_are_no_evidence_of_their_own():
+    """Two methods that differ by chance from patient to patient, and in 20 cases of each alike."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{n}" for n in range(8)], 20)
+    found = {None: 0, "patient": 0}
+    for _ in range(40):
+        base, gain = rng.random(160), np.repeat(rng.normal(scale=0.1, size=8), 20)
+        noise = rng.normal(scale=0.02, size=160)
+        methods = {
+            name: pd.DataFrame({"dice": base + more, "patient": patients}, map(str, range(160)))
+            for name, more in (("A", 0.0), ("B", gain + noise))
+        }
+        for column in found:
+            found[column] += (quality_table(methods, patient_column=column)["p_value"] < 0.05).sum()
+    assert found[None] > 20
+    assert found["patient"] < 5
+
+
 def test_equal_samples_do_not_differ():
     values = np.random.default_rng(0).random(5)
     assert wilcoxon(values, values) == 1
@@ -177,3 +195,11 @@ def test_holm_corrects_over_pairs_of_methods_for_each_score_by_itself():
     for (score, metric), rows in corrected.groupby(["score", "metric"]):
         alone = raw[(raw["score"] == score) & (raw["metric"] == metric)]
         assert list(rows["p_value"]) == pytest.approx(holm(list(alone["p_value"])))
+
+
+def test_correlations_count_the_cases_that_have_score_and_dice():
+    one = method(0, "score")
+    one.cases.loc[["a", "b"], "dice"] = np.nan
+    one.cases.loc["c", "score"] = np.nan
+    (row,) = correlation_table({"A": one}).to_dict("records")
+    assert row["num_cases"] == 6

@@ -1,5 +1,6 @@
 """Heads from a model: the members that are heads, in order, on the image's grid."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,3 +53,12 @@ def test_case_without_image_is_named(tmp_path):
     files, images, dataset = prepared(tmp_path)
     with pytest.raises(InputError, match=r"has no image case_01_0000\.nii\.gz"):
         list(predicted_head_cases(Predictor(), files, images, dataset))
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    files, images, dataset = prepared(tmp_path)
+    write(np.ones((8, 14, 12)), images / "scan[1]_0000.nii.gz")
+    (case,) = predicted_head_cases(
+        Predictor(), [replace(files[0], case="scan[1]")], images, dataset
+    )
+    assert case.case == "scan[1]"

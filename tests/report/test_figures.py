@@ -74,6 +74,13 @@ def test_methods_with_other_risks_get_optima_of_their_own():
     assert {"optimal, A", "optimal, B"} <= {name.split(" (")[0] for name in lines(figure)}
 
 
+def test_scores_that_fewer_cases_have_are_not_drawn_as_if_all_had_them():
+    all_cases, fewer = (1 - DICE, CONFIDENCES), (1 - DICE[:4], CONFIDENCES[:4])
+    assert risk_coverage_figure({"A": all_cases}).axes[0].get_title() == "5 cases"
+    figure = risk_coverage_figure({"A": all_cases, "B": fewer})
+    assert figure.axes[0].get_title() == "4 to 5 cases"
+
+
 def test_quality_control_figure_draws_curve_random_and_five_percent_line():
     figure = quality_control_figure({"score": (DICE, CONFIDENCES)}, dice_threshold=0.75)
     drawn = lines(figure)
