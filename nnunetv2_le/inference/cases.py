@@ -241,7 +241,7 @@ def prepare_array(
         previous_stage: label volume of the previous stage of a cascade, (z, y, x).
 
     Raises:
-        CaseError: the array does not fit the model or is not finite.
+        CaseError: the array does not fit the model, is not finite or cannot be preprocessed.
     """
     require_array(image, model, spacing_mm=spacing_mm, previous_stage=previous_stage)
     with np.errstate(over="ignore"):
@@ -253,14 +253,17 @@ def prepare_array(
     configuration = preprocessing_configuration(
         model.configuration, preprocessor, needs_labels=before is not None
     )
-    data, labels, properties = preprocessor.run_case_npy(
-        image,
-        before,
-        {"spacing": [float(size) for size in spacing_mm]},
-        model.plans,
-        configuration,
-        model.dataset_json,
-    )
+    spacing = [float(size) for size in spacing_mm]
+    rest = (model.plans, configuration, model.dataset_json)
+    try:
+        data, labels, properties = preprocessor.run_case_npy(
+            image, before, {"spacing": spacing}, *rest
+        )
+    except Exception as error:  # nnU-Net's, of arrays that resampling makes empty or too large
+        raise CaseError(
+            f"{name}: {image.shape[1:]} voxels of {spacing} mm (z, y, x) cannot be preprocessed "
+            f"({type(error).__name__}: {error}). Check spacing_mm, which has to be in millimetres."
+        ) from error
     return _prepared(name, data, None if before is None else labels, properties, model)
 
 

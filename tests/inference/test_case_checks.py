@@ -58,6 +58,11 @@ def test_what_is_no_array_and_no_size_is_refused(
         prepare_array(image, cascade, spacing_mm=spacing_mm)
 
 
+def test_an_array_whose_voxels_are_no_millimetres_is_named(ct: Model):
+    with pytest.raises(CaseError, match=r"^lung: \(14, 18, 16\) voxels of \[0\.001.* millimetres"):
+        prepare_array(np.ones((1, 14, 18, 16)), ct, spacing_mm=(0.001,) * 3, name="lung")
+
+
 def test_a_damaged_file_is_named(two: Model, tmp_path: Path):
     files = TinyImage(shape=(40, 50, 60), num_channels=2).write(tmp_path)
     content = bytearray(files[1].read_bytes())
