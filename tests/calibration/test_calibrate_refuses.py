@@ -148,7 +148,7 @@ def test_a_table_of_patients_that_lacks_something_is_refused(
         (["-d", "4", "-m", "folder"], "either with -d and -c, or with -m"),
         (["-d", "4"], "-c"),
         (["-m", "folder", "-device", "tpu"], "tpu"),
-        (["-m", "folder", "-f", "x"], "-f takes numbers"),
+        (["-m", "folder", "-f", "x"], "A fold is a number from 0, or all; got 'x'"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(

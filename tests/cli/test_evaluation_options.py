@@ -23,6 +23,7 @@ def asked(command: str, line: str, *, references: str = "-ref labels") -> dict[s
     module, where = COMMANDS[command]
     with (
         mock.patch("nnunetv2_le.evaluation.dataset.read_description"),
+        mock.patch.object(module, "require_scores"),
         mock.patch(
             "nnunetv2_le.evaluation.evaluate.evaluate_prediction", side_effect=KeyboardInterrupt
         ) as run,
