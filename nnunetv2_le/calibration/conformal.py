@@ -29,12 +29,12 @@ from jaxtyping import Float, Int
 from nnunetv2_le.calibration.groups import group_weights
 from nnunetv2_le.errors import InputError, SettingError
 
-_ROUNDING = 1e-9  # shares such as 9/10 against 1 - 0.1
+ROUNDING = 1e-9  # shares such as 9/10 against 1 - 0.1
 
 
 def cases_needed(alpha: float) -> int:
     """Groups without which no statement can hold at ``alpha``: 1 / (K + 1) <= alpha."""
-    return math.ceil(1 / alpha - 1 - _ROUNDING)
+    return math.ceil(1 / alpha - 1 - ROUNDING)
 
 
 def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
@@ -63,7 +63,7 @@ def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
 def rounded_up(alpha: float, digits: int) -> float:
     """An alpha with few digits at which what holds at this one still does."""
     scale = 10.0**digits
-    return math.ceil(alpha * scale - _ROUNDING) / scale
+    return math.ceil(alpha * scale - ROUNDING) / scale
 
 
 def conformal_quantile(
@@ -91,7 +91,7 @@ def conformal_quantile(
     require_enough(num_groups, alpha, purpose=purpose)
     order = np.argsort(values, kind="stable")
     covered = np.cumsum(group_weights(groups)[order]) * num_groups / (num_groups + 1)
-    first = int(np.searchsorted(covered, 1 - alpha - _ROUNDING))
+    first = int(np.searchsorted(covered, 1 - alpha - ROUNDING))
     return float(values[order[first]])
 
 
@@ -120,7 +120,7 @@ def controlled_threshold(
     num_groups = len(np.unique(groups))
     require_enough(num_groups, alpha, purpose=purpose)
     bounds = risk_bounds(losses, groups)
-    return int(np.argmax(bounds <= alpha + _ROUNDING))
+    return int(np.argmax(bounds <= alpha + ROUNDING))
 
 
 def risk_bounds(

@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nnunetv2_le.calibration.conformal import (
+    ROUNDING,
     controlled_threshold,
     require_enough,
     risk_bounds,
@@ -35,7 +36,6 @@ from nnunetv2_le.calibration.conformal import (
 from nnunetv2_le.errors import InputError, SettingError
 
 DEFAULT_ALPHA = 0.05
-_ROUNDING = 1e-9  # shares such as 41/50 against 1 - 0.18
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def decide_case(
     reasons: list[tuple[FlagStatus, str]] = []
     if is_empty:
         reasons.append(("empty", "the segmentation is empty"))
-    if outlier_quantile is not None and outlier_quantile >= 1 - outlier_alpha - _ROUNDING:
+    if outlier_quantile is not None and outlier_quantile >= 1 - outlier_alpha - ROUNDING:
         reasons.append(
             (
                 "out_of_distribution",

@@ -10,8 +10,9 @@ from typing import get_args
 
 from nnunetv2_le.cli.argument_types import not_empty, parse_fold, path
 from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.devices import torch_device
 from nnunetv2_le.cli.predict import model_folder
-from nnunetv2_le.cli.predict_from_modelfolder import termination_interrupts, torch_device
+from nnunetv2_le.cli.predict_from_modelfolder import termination_interrupts
 from nnunetv2_le.errors import SettingError
 from nnunetv2_le.types import FAMILIES, Fusion
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.argument_types import not_empty, path
 from nnunetv2_le.cli.common import require_writable, run_main
+from nnunetv2_le.cli.devices import torch_device
 from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
     require_scores,
 )
-from nnunetv2_le.cli.predict_from_modelfolder import torch_device
 from nnunetv2_le.errors import InputError, SettingError
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
@@ -11,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import run_main
+from nnunetv2_le.cli.devices import torch_device
 from nnunetv2_le.cli.predict_arguments import (
     PredictRequest,
     add_predict_arguments,
@@ -23,14 +23,12 @@ from nnunetv2_le.cli.predict_arguments import (
     build_request as build_predict_request,
 )
 from nnunetv2_le.cli.review_list import review_lines
-from nnunetv2_le.errors import CaseError, SettingError
+from nnunetv2_le.errors import CaseError
 
 if TYPE_CHECKING:
     from nnunetv2_le.inference.settings import PredictionSettings
 
 logger = logging.getLogger("nnunetv2_le.cli.predict_from_modelfolder")
-
-_DEVICES = ("cuda", "cpu", "mps")
 
 
 @dataclass(frozen=True)
@@ -133,34 +131,6 @@ def _settings(request: PredictRequest) -> "PredictionSettings":
         use_mirroring=request.use_mirroring,
         perform_everything_on_device=request.perform_everything_on_device,
     )
-
-
-def torch_device(name: str) -> Any:
-    """The torch device; on the CPU with a thread a processor, unless OMP_NUM_THREADS says other.
-
-    Raises:
-        SettingError: it is unknown, or not there.
-    """
-    import torch
-
-    if name not in _DEVICES:
-        raise SettingError(f"-device takes {', '.join(_DEVICES)}; got {name!r}.")
-    if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_num_processors())
-    elif name == "cuda" and not torch.cuda.is_available():
-        raise SettingError("-device cuda needs a GPU, and torch sees none here. Use -device cpu.")
-    elif name == "mps" and not torch.backends.mps.is_available():
-        raise SettingError(
-            "-device mps needs an Apple GPU, and torch sees none here. Use -device cpu."
-        )
-    return torch.device(name)
-
-
-def _num_processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -62,8 +62,8 @@ def risk_coverage_figure(
     axes.set_xlabel("coverage (fraction of cases kept)")
     axes.set_ylabel(f"mean risk of kept cases ({risk_name})")
     axes.set_xlim(0, 1)
-    fewest, *_, most = sorted([len(first), *(len(risks) for risks, _ in curves.values())])
-    title = f"{most} cases" if fewest == most else f"{fewest} to {most} cases"
+    sizes = sorted({len(risks) for risks, _ in curves.values()})
+    title = f"{sizes[0]} cases" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} cases"
     axes.set_title(title, fontsize="medium")
     legend_below(figure, axes)
     return figure

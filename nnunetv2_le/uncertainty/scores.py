@@ -35,6 +35,21 @@ from nnunetv2_le.uncertainty.soft_dice import soft_dice
 __all__ = ["ColumnDescription", "case_columns", "describe_columns", "score_case"]
 
 
+@dataclass(frozen=True)
+class _OfLabels:
+    """A score of each label, 1 (AULA: n - 1) where no mask finds it that the score compares."""
+
+    values: Float[np.ndarray, "labels"]
+    is_found: Bool[np.ndarray, "labels"]
+
+    def of_label(self, number: int) -> float:
+        return float(self.values[number]) if self.is_found[number] else math.nan
+
+    def of_case(self) -> float:
+        defined = self.values[np.isfinite(self.values)]
+        return float(defined.mean()) if len(defined) and self.is_found.any() else math.nan
+
+
 def score_case(
     case: str,
     accumulated: Accumulated,
@@ -49,12 +64,11 @@ def score_case(
     Agreement: one value a label, and their mean for the case. Of a label that all masks which a
     score compares leave empty the score is NaN (perfect agreement on nothing is not confidence),
     and Dice 1 in the mean of the case; if that is so for every label, the score of the case is NaN
-    too. A score compares the members of
-    its family (AULA: the heads that are left), consensus Dice these and the fused segmentation. The
-    case is an empty prediction if every member and the fused segmentation leave every label empty.
-    AULA needs an ordered family of at least two members, else it is NaN. Soft Dice of a label that
-    the fused segmentation leaves empty is 0 where at least half of the members give it to a voxel,
-    else undefined.
+    too. A score compares the members of its family (AULA: the heads that are left), consensus Dice
+    these and the fused segmentation. The case is an empty prediction if every member and the fused
+    segmentation leave every label empty. AULA needs an ordered family of at least two members, else
+    it is NaN. Soft Dice of a label that the fused segmentation leaves empty is 0 where at least
+    half of the members give it to a voxel, else undefined.
 
     Maps: aggregated over the fused mask of each label, and for the case over the union of these
     masks.
@@ -97,7 +111,7 @@ def score_case(
 
 def _rows(
     accumulated: Accumulated,
-    agreements: "dict[str, _OfLabels]",
+    agreements: dict[str, _OfLabels],
     *,
     plan: MemberPlan,
     labels: Labels,
@@ -142,21 +156,6 @@ def _curves(
 
 def _ordered_family(plan: MemberPlan) -> Family | None:
     return next((family for family in plan.families if family.ordered), None)
-
-
-@dataclass(frozen=True)
-class _OfLabels:
-    """A score of each label, 1 (AULA: n - 1) where no mask finds it that the score compares."""
-
-    values: Float[np.ndarray, "labels"]
-    is_found: Bool[np.ndarray, "labels"]
-
-    def of_label(self, number: int) -> float:
-        return float(self.values[number]) if self.is_found[number] else math.nan
-
-    def of_case(self) -> float:
-        defined = self.values[np.isfinite(self.values)]
-        return float(defined.mean()) if len(defined) and self.is_found.any() else math.nan
 
 
 def _agreements(
