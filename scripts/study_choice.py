@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 from scipy.stats import spearmanr
-from study_members import PATIENT
+from study_members_table import PATIENT
 
 from nnunetv2_le.calibration import dice_models
 from nnunetv2_le.calibration.predicted_dice import MAIN_SCORES, is_of_linear_model

@@ -14,10 +14,8 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_dilation
-from scipy.stats import spearmanr
 from study import (
-    CLEAN,
     STOCK,
     STUDIES,
     Study,
@@ -39,20 +35,20 @@ from study import (
 )
 from study_compare import call
 from study_decisions import copied
+from study_members_table import intervals, table
 from tqdm import tqdm
 
 from nnunetv2_le.calibration.applying import calibrated_predictor
+from nnunetv2_le.calibration.model_identity import use_fused_heads
 from nnunetv2_le.cli import calibrate
-from nnunetv2_le.evaluation.bootstrap import draw_counts, percentile_interval
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
-from nnunetv2_le.evaluation.failure_detection import aurc, excess_aurc
+from nnunetv2_le.inference.ensemble import load_ensemble
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
 from nnunetv2_le.uncertainty.agreement import aula_normalized, layer_agreement
 
 ROI_MARGIN_VOXELS = 5
-PATIENT = re.compile(r"hippocampus_\d+|LIDC\d+")
 
 
 @dataclass(frozen=True)
@@ -112,22 +108,25 @@ METHODS = {
 }
 
 
+def load(
+    study: Study, method: Method, models: list[Path], num_fused_heads: int | None
+) -> LayerEnsemblePredictor:
+    """The models of a method; ``num_fused_heads`` None leaves the choice to the model."""
+    settings = PredictionSettings(families=method.families, use_mirroring=method.mirroring, maps=())
+    if method.is_calibrated:
+        copies = [calibrated_copy(study, model, method.folds) for model in models]
+        return calibrated_predictor(copies, settings, folds=method.folds, show_progress=False)
+    ensemble = load_ensemble(models, folds=method.folds, checkpoint_name=method.checkpoints)
+    if num_fused_heads is not None:
+        for model in ensemble.models:
+            use_fused_heads(model, num_fused_heads)
+    return LayerEnsemblePredictor(ensemble, settings, show_progress=False)
+
+
 def predict(
-    study: Study, method: Method, *, models: list[Path], cases: list[Any], file: Path
+    predictor: LayerEnsemblePredictor, *, cases: list[Any], file: Path
 ) -> list[dict[str, Any]]:
     """A record a case, and one of the calibration over all cases, in a file."""
-    settings = PredictionSettings(families=method.families, use_mirroring=method.mirroring, maps=())
-    load = LayerEnsemblePredictor.from_model_folder
-    if method.is_calibrated:
-        load = calibrated_predictor
-        models = [calibrated_copy(study, model, method.folds) for model in models]
-    predictor = load(
-        models,
-        settings,
-        folds=method.folds,
-        checkpoint_name=method.checkpoints,
-        show_progress=False,
-    )
     records = []
     for name, part, image, label in tqdm(cases, desc=file.stem):
         begin = time.process_time()
@@ -202,83 +201,26 @@ def calibration(
     return {"roi_nll": float(figures.nll), "roi_ece": float(figures.ece)}
 
 
-def rows(method: str, seed: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a score of one model."""
-    dice = np.array([record["dice"] for record in records])
-    clean = np.array([record["part"] in CLEAN for record in records])
-    raters = np.array([record.get("dice_raters", np.nan) for record in records])
-    common = {
-        "method": method,
-        "seed": seed,
-        "dice_clean": dice[clean].mean(),
-        "dice_all": dice.mean(),
-        "roi_nll": np.mean([record["roi_nll"] for record in records]),
-        "roi_ece": np.mean([record["roi_ece"] for record in records]),
-        "seconds": np.median([record["seconds"] for record in records]),
-    }
-    result = []
-    for score in records[0]["scores"]:
-        sign = 1.0 if score.endswith("_dice") or score.startswith("aula") else -1.0
-        if sign < 0 and not score.endswith("_foreground_mean"):
-            continue
-        values = np.array([record["scores"][score] for record in records], dtype=float)
-        if np.isnan(values).all():
-            continue
-        values = np.where(np.isnan(values), np.nanmin(sign * values) * sign, values)
-        result.append(
-            {
-                **common,
-                "score": score,
-                "spearman_all": sign * spearmanr(values, dice).statistic,
-                "spearman_raters": sign * spearmanr(values, raters).statistic,
-                "spearman_clean": sign * spearmanr(values[clean], dice[clean]).statistic,
-                "aurc": aurc(1 - dice, sign * values),
-                "excess_aurc": excess_aurc(1 - dice, sign * values),
-            }
-        )
-    return result
-
-
-def table(study: Study, folder: Path) -> pd.DataFrame:
-    """Means over seeds of all that was predicted; the single seeds go to a file."""
-    found = []
-    for file in sorted((folder / "members").glob(f"{study.dataset}__*.json")):
-        _, method, seed = file.stem.split("__")
-        found += rows(method, seed, json.loads(file.read_text()))
-    every = pd.DataFrame(found)
-    every.to_csv(folder / f"{study.dataset}_members.csv", index=False)
-    means = every.drop(columns="seed").groupby(["method", "score"], sort=False).mean()
-    means["seeds"] = every.groupby(["method", "score"], sort=False).size()
-    return means.reset_index()
-
-
-def intervals(study: Study, folder: Path, scores: Sequence[str]) -> pd.DataFrame:
-    """How far Spearman's correlation, mean over seeds, would move with other patients (95 %)."""
-    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for file in sorted((folder / "members").glob(f"{study.dataset}__*.json")):
-        method = file.stem.split("__")[1]
-        records = json.loads(file.read_text())
-        for part in ("all", "clean"):
-            kept = [r for r in records if part == "all" or r["part"] in CLEAN]
-            dice = np.array([record["dice"] for record in kept])
-            counts = draw_counts(
-                len(kept), patients=[PATIENT.match(record["case"])[0] for record in kept]
-            )
-            for score in set(scores) & set(records[0]["scores"]):
-                values = np.array([record["scores"][score] for record in kept], dtype=float)
-                if np.isnan(values).all():
-                    continue
-                defined = np.where(np.isnan(values), np.nanmin(values), values)
-                draws = [
-                    spearmanr(np.repeat(defined, draw), np.repeat(dice, draw)).statistic
-                    for draw in counts
-                ]
-                found.setdefault((method, score, part), []).append(np.array(draws))
-    rows = []
-    for names, draws in found.items():
-        interval = percentile_interval(np.mean(draws, axis=0))
-        rows.append([*names, len(draws), interval.low, interval.high])
-    return pd.DataFrame(rows, columns=["method", "score", "part", "seeds", "low", "high"])
+def run(
+    study: Study,
+    name: str,
+    seeds: list[int],
+    num_fused_heads: int | None,
+    *,
+    cases: list[Any],
+    folder: Path,
+) -> None:
+    """Train and predict what there is no record of."""
+    method = METHODS[name]
+    variant = f"_fused_{num_fused_heads}" if num_fused_heads else ""
+    record = f"{study.dataset}__{name}{variant}__seed{'+'.join(map(str, seeds))}.json"
+    file = folder / "members" / record
+    if file.is_file():
+        return
+    models = [
+        train_folds(study, method.trainer, method.folds, seed=seed, folder=folder) for seed in seeds
+    ]
+    predict(load(study, method, models, num_fused_heads), cases=cases, file=file)
 
 
 def main() -> None:
@@ -288,6 +230,11 @@ def main() -> None:
     parser.add_argument("-o", type=Path, required=True)
     parser.add_argument("-methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("-seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "-fused_heads",
+        type=int,
+        help="how many of the last heads make the segmentation of models without calibration",
+    )
     parser.add_argument(
         "-intervals", nargs="+", default=[], help="agreement scores: bootstrap of patients"
     )
@@ -299,17 +246,11 @@ def main() -> None:
         write_small_plans(study)
         cases = list(test_cases(study, arguments.o))
         for name in arguments.methods:
-            method = METHODS[name]
-            groups = [arguments.seeds] if method.is_ensemble else [[s] for s in arguments.seeds]
+            groups = [[s] for s in arguments.seeds]
+            if METHODS[name].is_ensemble:
+                groups = [arguments.seeds]
             for seeds in groups:
-                seed = "+".join(map(str, seeds))
-                file = arguments.o / "members" / f"{study.dataset}__{name}__seed{seed}.json"
-                if not file.is_file():
-                    models = [
-                        train_folds(study, method.trainer, method.folds, seed=s, folder=arguments.o)
-                        for s in seeds
-                    ]
-                    predict(study, method, models=models, cases=cases, file=file)
+                run(study, name, seeds, arguments.fused_heads, cases=cases, folder=arguments.o)
     pd.set_option("display.width", 250, "display.max_rows", 500, "display.max_columns", 20)
     sys.stdout.write(table(study, arguments.o).round(4).to_string(index=False) + "\n")
     if arguments.intervals:
