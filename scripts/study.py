@@ -33,6 +33,7 @@ from tqdm import tqdm
 from nnunetv2_le.cli import train
 from nnunetv2_le.demo.shifts import SHIFTS
 from nnunetv2_le.evaluation.failure_detection import aurc, excess_aurc
+from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
 
@@ -161,37 +162,38 @@ def predict_cases(
     )
     records = []
     for name, part, image, label in tqdm(cases, desc=file.stem):
-        prediction = predictor.predict_files([image])
-        reference = _read(label)
-        labels = prediction.labels.values
-        probabilities = [prediction.probabilities(logits) for logits in _head_logits(prediction)]
-        names = _heads(prediction).members
-        record = {
-            "case": name,
-            "part": part,
-            "dice": mean_dice(prediction.segmentation(), reference, labels),
-            "dice_heads": {
-                head: mean_dice(p.argmax(0), reference, labels)
-                for head, p in zip(names, probabilities, strict=True)
-            },
-            "dice_last": [
-                mean_dice(sum(probabilities[-k:]).argmax(0), reference, labels)
-                for k in range(1, len(names) + 1)
-            ],
-            "scores": {
-                key: None if np.isnan(value) else value
-                for key, value in prediction.scores.scores.items()
-            },
-            "empty": prediction.scores.empty_prediction,
-            "pairs": prediction.accumulated.counts.pairs.tolist(),
-            "with_fused": prediction.accumulated.counts.with_fused.tolist(),
-            "fused": prediction.accumulated.counts.fused.tolist(),
-            "families": {family.name: len(family.members) for family in prediction.plan.families},
-        }
-        records.append(record)
+        figures = case_figures(predictor.predict_files([image]), _read(label))
+        records.append({"case": name, "part": part, **figures})
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(records))
     return records
+
+
+def case_figures(prediction: CasePrediction, reference: np.ndarray) -> dict[str, Any]:
+    """What a record says of a case."""
+    labels, counts = prediction.labels.values, prediction.accumulated.counts
+    probabilities = [prediction.probabilities(logits) for logits in _head_logits(prediction)]
+    names = _heads(prediction).members
+    return {
+        "dice": mean_dice(prediction.segmentation(), reference, labels),
+        "dice_heads": {
+            head: mean_dice(p.argmax(0), reference, labels)
+            for head, p in zip(names, probabilities, strict=True)
+        },
+        "dice_last": [
+            mean_dice(sum(probabilities[-k:]).argmax(0), reference, labels)
+            for k in range(1, len(names) + 1)
+        ],
+        "scores": {
+            key: None if np.isnan(value) else value
+            for key, value in prediction.scores.scores.items()
+        },
+        "empty": prediction.scores.empty_prediction,
+        "pairs": counts.pairs.tolist(),
+        "with_fused": counts.with_fused.tolist(),
+        "fused": counts.fused.tolist(),
+        "families": {family.name: len(family.members) for family in prediction.plan.families},
+    }
 
 
 def _heads(prediction: Any) -> Any:
