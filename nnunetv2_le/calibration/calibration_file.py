@@ -211,10 +211,11 @@ def require_matches(
         else:
             matches = theirs == ours
         if not matches:
+            first = "predict as it was calibrated, " if part.name in _OF_THE_COMMAND else ""
             raise InputError(
                 f"{path} was made with {_WORDS.get(part.name, part.name)} {_said(theirs)}, but the "
-                f"model has {_said(ours)}; calibrate this model with nnUNetv2_le_calibrate, or "
-                "predict without calibration (--no_calibration)"
+                f"model has {_said(ours)}; {first}calibrate this model with "
+                "nnUNetv2_le_calibrate, or predict without calibration (--no_calibration)"
             )
 
 
@@ -225,6 +226,7 @@ _WORDS = {
     "version": "nnunetv2_le version",
     "settings": "settings",
 }
+_OF_THE_COMMAND = ("folds", "families", "settings")  # others are the model's
 _LENGTHS = {"checksums": 12}  # of what is shown; all of a setting has to be seen
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.cases import group_numbers
-from nnunetv2_le.calibration.conformal import require_enough
+from nnunetv2_le.calibration.conformal import cases_needed, rounded_up
 from nnunetv2_le.calibration.contours import fit_contours
 from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
@@ -82,18 +82,31 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
             "-contour_share is a share of voxels, 0 or more and below 1, got "
             f"{settings.contour_share!r}"
         )
-    for alpha, purpose in (
-        (settings.alpha, "a flag (-alpha)"),
-        (1 - settings.level, "a lower bound of Dice (-level)"),
-        (settings.set_alpha, "prediction sets (-set_alpha)"),
-        (settings.contour_alpha / 2, "contours (half of -contour_alpha)"),
-        (settings.outlier_alpha, "a flag of cases out of distribution (-outlier_alpha)"),
-    ):
-        require_enough(num_groups, alpha, purpose=purpose)
     if num_groups < MIN_PATIENTS:
         raise InputError(
-            f"predicted Dice needs at least {MIN_PATIENTS} labelled patients, got {num_groups}; "
-            "label more cases"
+            f"{num_groups} labelled cases (patients) are too few to calibrate with: predicted Dice "
+            f"needs at least {MIN_PATIENTS}. Label more cases, or name more folds with -f."
+        )
+    _require_promises(num_groups, settings)
+
+
+def _require_promises(num_groups: int, settings: FitSettings) -> None:
+    """All that so few cases cannot promise, in one message with what they can."""
+    least = rounded_up(1 / (num_groups + 1), 4)
+    promises = {  # share that may fail, and the value of the flag that so few cases can keep
+        "alpha": (settings.alpha, least),
+        "level": (1 - settings.level, 1 - least),
+        "set_alpha": (settings.set_alpha, least),
+        "contour_alpha": (settings.contour_alpha / 2, 2 * least),  # half inside, half outside
+        "outlier_alpha": (settings.outlier_alpha, least),
+    }
+    needed = {name: cases_needed(alpha) for name, (alpha, _) in promises.items()}
+    if too_much := [name for name in promises if num_groups < needed[name]]:
+        asked = (f"-{name} {getattr(settings, name):g} (needs {needed[name]})" for name in too_much)
+        possible = (f"-{name} {promises[name][1]:g}" for name in too_much)
+        raise InputError(
+            f"{num_groups} labelled cases (patients) are too few for {', '.join(asked)}. Label "
+            f"more cases, name more folds with -f, or promise less: {' '.join(possible)}."
         )
 
 
@@ -120,7 +133,7 @@ def fit_score_heads(
         return None
     is_empty = [case.scores.get("volume_ml") == 0 for case in observed]
     return _or_none(
-        "The choice of heads",
+        "the choice of heads",
         lambda: fit_head_skip(
             heads,
             agreements=np.stack([case.agreements for case in observed]),
@@ -220,7 +233,7 @@ def _known_features(
             OutOfDistribution(features, groups=group_numbers(of_fold, len(features)))
             return KnownFeatures(features, of_fold)
 
-        found = _or_none(f"Distances to the known cases of fold {fold}", check)
+        found = _or_none(f"distances to the known cases of fold {fold}", check)
         if found is not None:
             known[fold] = found
             _warn_of_few(fold, len(set(of_fold)) or len(features), alpha)
@@ -242,5 +255,5 @@ def _or_none(what: str, fit: Callable[[], Part]) -> Part | None:
     try:
         return fit()
     except InputError as error:
-        logger.warning("%s is left out: %s.", what, error)
+        logger.warning("Left out: %s (%s).", what, error)
         return None

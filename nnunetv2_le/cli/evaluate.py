@@ -135,6 +135,7 @@ def run(request: EvaluateRequest) -> "Evaluation":
     if request.model is not None:  # not after all cases were evaluated
         torch_device(request.device)
     require_scores(options, request.prediction)
+    _require_heads(request)
     evaluation = evaluate_folder(request.prediction, options)
     write_evaluation(evaluation, request.output, metrics=options.metrics(), method=options.method())
     if request.skip_heads:
@@ -187,6 +188,16 @@ def report(evaluation: "Evaluation", *, name: str = "") -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``nnUNetv2_le_evaluate``."""
     return run_main(build_parser(), build_request, run=run, argv=argv)
+
+
+def _require_heads(request: EvaluateRequest) -> None:
+    """Not after all cases were evaluated."""
+    saved = (request.prediction / "heads").glob("head_*/*.npz")
+    if request.skip_heads and request.model is None and next(saved, None) is None:
+        raise InputError(
+            f"--skip_heads needs heads, and {request.prediction} has no heads: predict with "
+            "--save_heads, or give -m and -i."
+        )
 
 
 def _figures(request: EvaluateRequest, evaluation: "Evaluation") -> None:

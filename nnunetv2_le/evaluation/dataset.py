@@ -79,7 +79,7 @@ def read_description(dataset_file: Path) -> dict[str, Any]:
     Raises:
         InputError: if it is missing or is not what it should be.
     """
-    content = read_json(dataset_file)
+    content = read_json(dataset_file, hint="; check -pred, or name another with -djfile")
     if not isinstance(content, dict):
         raise InputError(f"{dataset_file} must be nnU-Net's dataset.json, got {_kind(content)}")
     labels, ending = content.get("labels"), content.get("file_ending")
@@ -96,8 +96,12 @@ def read_description(dataset_file: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, hint: str = "") -> Any:
     """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        hint: what to do where it is missing, for the message.
 
     Raises:
         InputError: if it is missing or is not JSON.
@@ -105,7 +109,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} is needed and cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} is needed and cannot be read: {error.strerror}{hint}") from error
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 

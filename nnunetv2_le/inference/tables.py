@@ -109,9 +109,12 @@ def _files(folder: Path, ending: str) -> list[Path]:
 def _write_failed(folder: Path) -> None:
     rows = []
     for path in _files(folder, FAILED_ENDING):
+        case = path.name[: -len(FAILED_ENDING)]
+        if is_record(path.with_name(f"{case}.json")):  # brought back from what was set aside
+            continue
         with suppress(OSError):  # another run may take one away at any time
             reason = path.read_text(encoding="utf-8", errors="replace")
-            rows.append({"case": path.name[: -len(FAILED_ENDING)], "reason": reason})
+            rows.append({"case": case, "reason": reason})
     if rows:
         _write_csv(folder / "failed.csv", rows, output=folder)
     else:

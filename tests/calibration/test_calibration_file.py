@@ -219,6 +219,8 @@ def test_another_model_is_refused_by_what_differs(calibration, change, said):
             calibration, dataclasses.replace(IDENTITY, **change), path=Path("m/calibration.json")
         )
     assert "--no_calibration" in str(refused.value)
+    is_of_command = bool({"folds", "families", "settings"} & set(change))
+    assert ("predict as it was calibrated" in str(refused.value)) == is_of_command
 
 
 def test_every_part_of_the_identity_is_tested():

@@ -44,12 +44,12 @@ def observed(number: int, *, fold: str = "0", heads: int = 4, features: int = 3)
 @pytest.mark.parametrize(
     ("change", "needed", "said"),
     [
-        ({"alpha": 0.05}, 19, r"a flag \(-alpha\)"),
-        ({"level": 0.95}, 19, r"a lower bound of Dice \(-level\)"),
-        ({"set_alpha": 0.05}, 19, r"prediction sets \(-set_alpha\)"),
-        ({"contour_alpha": 0.1}, 19, r"contours \(half of -contour_alpha\)"),
-        ({"outlier_alpha": 0.05}, 19, r"out of distribution \(-outlier_alpha\)"),
-        ({}, 10, "predicted Dice"),
+        ({"alpha": 0.05}, 19, r"for -alpha 0\.05 \(needs 19\)\. .*: -alpha 0\.0527\."),
+        ({"level": 0.95}, 19, r"for -level 0\.95 \(needs 19\)\. .*: -level 0\.9473\."),
+        ({"set_alpha": 0.05}, 19, r"-set_alpha 0\.05 \(needs 19\)\. .*: -set_alpha 0\.0527\."),
+        ({"contour_alpha": 0.1}, 19, r"-contour_alpha 0\.1 \(needs 19\).*: -contour_alpha 0\.1054"),
+        ({"outlier_alpha": 0.05}, 19, r"-outlier_alpha 0\.05 \(.*: -outlier_alpha 0\.0527\."),
+        ({}, 10, "to calibrate with: predicted Dice needs at least 10"),
     ],
 )
 def test_each_promise_needs_its_number_of_cases(
@@ -57,8 +57,21 @@ def test_each_promise_needs_its_number_of_cases(
 ) -> None:
     settings = replace(EASY, **change)
     require_enough_cases(needed, settings)
-    with pytest.raises(InputError, match=rf"{said}.* needs at least {needed} .*got {needed - 1}"):
+    with pytest.raises(InputError, match=rf"^{needed - 1} labelled .* are too few .*{said}"):
         require_enough_cases(needed - 1, settings)
+
+
+@pytest.mark.parametrize("num_groups", [10, 13, 18, 27])
+def test_what_so_few_cases_cannot_promise_is_said_at_once_with_what_they_can(
+    num_groups: int,
+) -> None:
+    settings = FitSettings(alpha=0.01, level=0.99, set_alpha=0.03, outlier_alpha=0.02)
+    with pytest.raises(InputError, match=r"-alpha .*-level .*-set_alpha .*-outlier_") as refused:
+        require_enough_cases(num_groups, settings)
+    said = str(refused.value).rpartition(": ")[2].rstrip(".").split()
+    pairs = zip(said[::2], said[1::2], strict=True)
+    possible = {flag.lstrip("-"): float(value) for flag, value in pairs}
+    require_enough_cases(num_groups, replace(settings, **possible))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +136,7 @@ def test_no_heads_are_chosen_of_two_of_none_or_with_few_cases(
     assert not caplog.text
     few = [observed(number) for number in range(14)]
     assert fit_score_heads(few, default_fused=1, groups=np.arange(14)) is None
-    assert "The choice of heads is left out" in caplog.text
+    assert "Left out: the choice of heads (" in caplog.text
 
 
 def test_a_fold_knows_the_features_and_patients_of_its_own_cases_alone() -> None:
@@ -144,7 +157,7 @@ def test_a_fold_with_few_patients_or_without_features_is_left_out(
     cases = [observed(number, fold="a" if number < 12 else "b") for number in range(21)]
     cases += [observed(number, fold="c", features=0) for number in range(21, 35)]
     assert list(_known_features(cases, (), alpha=0.1)) == ["a"]
-    assert "Distances to the known cases of fold b is left out" in caplog.text
+    assert "Left out: distances to the known cases of fold b (" in caplog.text
     assert "fold c" not in caplog.text
     assert "With fold a" not in caplog.text
     caplog.clear()

@@ -110,11 +110,11 @@ def test_patients_count_equally_beside_a_promise_and_cases_in_the_workload() -> 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"alpha": 0.01}, r"-alpha\) at alpha 0.01 needs at least 99"),
-        ({"level": 0.99}, r"-level\) at alpha 0.01 needs at least 99"),
-        ({"set_alpha": 0.01}, r"-set_alpha\) at alpha 0.01 needs at least 99"),
-        ({"contour_alpha": 0.02}, r"-contour_alpha\) at alpha 0.01 needs at least 99"),
-        ({"outlier_alpha": 0.01}, r"-outlier_alpha\) at alpha 0.01 needs at least 99"),
+        ({"alpha": 0.01}, r"-alpha 0.01 \(needs 99\)"),
+        ({"level": 0.99}, r"-level 0.99 \(needs 99\)"),
+        ({"set_alpha": 0.01}, r"-set_alpha 0.01 \(needs 99\)"),
+        ({"contour_alpha": 0.02}, r"-contour_alpha 0.02 \(needs 99\)"),
+        ({"outlier_alpha": 0.01}, r"-outlier_alpha 0.01 \(needs 99\)"),
     ],
 )
 def test_what_so_few_cases_cannot_promise_is_refused_by_name(

@@ -45,6 +45,13 @@ def test_a_case_without_readable_heads_does_not_stop_the_others(tmp_path, capsys
     assert (table["num_cases"] == 2).all()
 
 
+def test_a_prediction_without_heads_is_refused_before_anything_is_evaluated(tmp_path, capsys):
+    made = make(tmp_path, num_cases=3)
+    assert command(made, "--skip_heads") == 1
+    assert "has no heads: predict with --save_heads, or give -m and -i" in capsys.readouterr().err
+    assert not (made.out / "evaluation").exists()
+
+
 def test_tables_keep_every_digit_and_leave_undefined_empty(tmp_path):
     made = make(tmp_path, num_cases=3)
     write(np.zeros((8, 14, 12)), made.out / "case_00.nii.gz")

@@ -57,7 +57,7 @@ def test_the_first_example_that_can_be_read_decides_in_silence(tmp_path, capfd):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"dataset\.json is needed and cannot be read"):
+    with pytest.raises(InputError, match=r"dataset\.json is needed and cannot be read.* -djfile"):
         read_dataset(tmp_path / "dataset.json")
 
 

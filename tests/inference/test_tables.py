@@ -194,6 +194,16 @@ def test_failures_are_listed_with_their_reason_until_the_case_is_done(output: Pa
     assert not (output / "failed.csv").exists()
 
 
+def test_a_case_with_a_record_has_not_failed(output: Path):
+    """An earlier result was brought back from ``set_aside``, where the failure was not its own."""
+    note_failure(output, "a", "the drive was not mounted")
+    note_failure(output, "b", "cannot be read")
+    add(output, record("a"))
+    write_tables(output, DESCRIPTION)
+    assert [row["case"] for row in rows(output, "uncertainty.csv")] == ["a"]
+    assert [row["case"] for row in rows(output, "failed.csv")] == ["b"]
+
+
 def test_forgetting_what_did_not_fail_does_nothing(output: Path):
     forget_failure(output, "a")
     assert list((output / "cases").iterdir()) == []
