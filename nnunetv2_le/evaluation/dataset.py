@@ -44,10 +44,10 @@ def read_dataset(
 
     Args:
         dataset_file: ``dataset.json``.
-        plans_file: ``plans.json``; a label manager of its own comes from there. None takes
-            nnU-Net's usual one.
-        example_files: segmentations; the first that can be read decides between readers of one
-            file ending.
+        plans_file: ``plans.json``; the reader and a label manager of its own come from there. None
+            takes nnU-Net's usual ones.
+        example_files: segmentations; without a reader in the plans the first that can be read
+            decides between readers of one file ending.
 
     Raises:
         InputError: if a file is missing or is not what it should be.
@@ -64,7 +64,7 @@ def read_dataset(
             ignore_label=manager.ignore_label,
             known_values=tuple(int(value) for value in manager.all_labels)
             + (() if manager.ignore_label is None else (int(manager.ignore_label),)),
-            reader=_reader(description, example_files),
+            reader=_reader(description, plans, example_files),
         )
     except _NOT_ACCEPTED as error:
         reason = str(error) or type(error).__name__
@@ -114,12 +114,17 @@ def read_json(path: Path, *, hint: str = "") -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
-def _reader(description: dict[str, Any], example_files: Iterable[Path]) -> Any:
-    """nnU-Net's reader of the first example that can be read; of the ending where none can be."""
+def _reader(
+    description: dict[str, Any], plans: dict[str, Any] | None, example_files: Iterable[Path]
+) -> Any:
+    """The plans' reader, else that of the first example that can be read, else of the ending."""
     from nnunetv2.imageio.reader_writer_registry import (  # noqa: PLC0415  imports torch
         determine_reader_writer_from_dataset_json,
+        recursive_find_reader_writer_by_name,
     )
 
+    if plans and "image_reader_writer" in plans:
+        return recursive_find_reader_writer_by_name(plans["image_reader_writer"])()
     for example in example_files:
         # it prints a traceback for every reader that fails
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from evaluation.made_up_predictions import write
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.dataset import read_dataset
@@ -54,6 +56,19 @@ def test_the_first_example_that_can_be_read_decides_in_silence(tmp_path, capfd):
         dataset = read_dataset(described(tmp_path), example_files=examples)
         assert isinstance(dataset.reader, SimpleITKIO)
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_the_plans_decide_before_an_example(tmp_path):
+    """A volume of four columns looks like a picture of four colours."""
+    volume, plans = tmp_path / "case.tif", tmp_path / "plans.json"
+    tifffile.imwrite(volume, np.zeros((6, 5, 4), dtype=np.uint8))
+    dataset_file = described(tmp_path, file_ending=".tif")
+    plans.write_text(json.dumps({"image_reader_writer": "Tiff3DIO"}))
+    dataset = read_dataset(dataset_file, plans_file=plans, example_files=[volume])
+    assert isinstance(dataset.reader, Tiff3DIO)
+    plans.write_text("{}")
+    dataset = read_dataset(dataset_file, plans_file=plans, example_files=[volume])
+    assert isinstance(dataset.reader, NaturalImage2DIO)
 
 
 def test_missing_file_is_named(tmp_path):
