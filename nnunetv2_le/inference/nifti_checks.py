@@ -24,7 +24,10 @@ from nibabel.wrapstruct import WrapStructError
 _GZIP = b"\x1f\x8b"
 _GZIP_MEMBER = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header and checksum
 _CHUNK_BYTES = 2**20
-_NOT_READABLE = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+_NOT_READABLE = (
+    *(OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError),
+    *(ValueError, OverflowError),  # a header of random bytes, with an offset that is no number
+)
 
 
 def is_cut_off(path: Path) -> bool:

@@ -49,6 +49,15 @@ def test_a_file_without_its_last_byte_is_cut_off(tmp_path: Path, ending: str):
     assert is_cut_off(file)
 
 
+@pytest.mark.parametrize("offset", [np.nan, np.inf])
+def test_a_header_whose_offset_is_no_number_is_a_fault(tmp_path: Path, offset: float):
+    file = write(tmp_path / "a.nii", np.float32)
+    content = bytearray(file.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()  # vox_offset
+    file.write_bytes(content)
+    assert "it ends before" in str(fault(file))
+
+
 def test_a_file_of_two_gzip_members_is_whole(tmp_path: Path):
     content = write(tmp_path / "a.nii").read_bytes()
     file = tmp_path / "two.nii.gz"
