@@ -65,8 +65,12 @@ def fault(path: Path) -> str | None:
     """What is wrong with the content of a NIfTI file, for a message; None if it is whole.
 
     Args:
-        path: an existing file; every other kind of file has no fault.
+        path: an existing file; every other kind of file has no fault but that it cannot be opened.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:  # no permission, a drive that is gone
+        return str(error.strerror)
     if is_cut_off(path):
         return "it ends before the length that its header states"
     if is_damaged(path):

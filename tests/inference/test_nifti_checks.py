@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel
 import numpy as np
@@ -140,6 +141,13 @@ def test_what_follows_the_content_is_no_damage(tmp_path: Path, behind: bytes):
     (tmp_path / "two.nii.gz").write_bytes(parts + behind)
     assert not is_damaged(tmp_path / "two.nii.gz")
     assert not is_cut_off(tmp_path / "two.nii.gz")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_cut_off(tmp_path: Path):
+    file = write(tmp_path / "a.nii.gz")
+    refused = PermissionError(13, "Permission denied", str(file))  # root may read everything
+    with mock.patch.object(Path, "open", side_effect=refused):
+        assert fault(file) == "Permission denied"
 
 
 def test_a_fault_is_said_in_words(tmp_path: Path):
