@@ -7,6 +7,8 @@ done if both are there and were made with the same network, members and files.
 
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from nnunetv2_le.calibration.observed_case import (
     scores_record,
 )
 from nnunetv2_le.calibration.references import read_reference
-from nnunetv2_le.errors import CaseError, OutputError, first_few
+from nnunetv2_le.errors import CaseError, InputError, OutputError, first_few
 from nnunetv2_le.inference.cases import prepare_case
 from nnunetv2_le.inference.prediction import CasePrediction
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
@@ -110,9 +112,19 @@ class StoredArrays(Mapping[str, np.ndarray]):
         self.file = file
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Read an array."""
-        with np.load(self.file, allow_pickle=False) as content:
-            return np.asarray(content[name])
+        """Read an array.
+
+        Raises:
+            InputError: the file was damaged since it was written.
+        """
+        try:
+            with np.load(self.file, allow_pickle=False) as content:
+                return np.asarray(content[name])
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{self.file} is damaged ({error}). Remove it and run the same command again; "
+                "other finished cases are kept."
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         """Names of the arrays."""

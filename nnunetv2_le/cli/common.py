@@ -90,6 +90,9 @@ def _run(
         return EXIT_INTERRUPTED
     except LayerEnsembleError as error:
         return _report(parser, str(error), verbose=arguments.verbose)
+    except PermissionError as error:
+        message = f"{error}. Give this user the right to it, or name another file or folder."
+        return _report(parser, message, verbose=arguments.verbose)
     except Exception as error:
         hint = "" if arguments.verbose else " (run again with --verbose for the traceback)"
         message = f"unexpected {type(error).__name__}: {error}{hint}"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_le.cli.argument_types import path
 from nnunetv2_le.cli.common import require_writable, run_main
-from nnunetv2_le.errors import LayerEnsembleError
+from nnunetv2_le.errors import LayerEnsembleError, OutputError
 
 if TYPE_CHECKING:
     from nnunetv2_le.demo.phantoms import PhantomDataset
@@ -98,11 +98,12 @@ def run(request: DemoRequest) -> list[CaseRow]:
         The rows of the printed table, clean cases first.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or has predictions that are not the demo's.
         LayerEnsembleError: training or prediction failed; it said why.
     """
     output = request.output.expanduser().absolute()
     require_writable(output)
+    _require_own_predictions(output)
     output.mkdir(parents=True, exist_ok=True)
     with _nnunet_environment(output):
         from nnunetv2_le.demo.phantoms import write_phantom_dataset
@@ -158,6 +159,22 @@ def _variables(wanted: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _require_own_predictions(output: Path) -> None:
+    """Refuse a folder whose ``predictions`` no earlier demo wrote: they would be removed.
+
+    Raises:
+        OutputError: saying so.
+    """
+    from nnunetv2_le.demo.phantoms import DATASET_NAME
+
+    phantoms = output / "nnUNet_raw" / DATASET_NAME
+    if (output / "predictions").exists() and not phantoms.is_dir():
+        raise OutputError(
+            f"The demo writes to {output / 'predictions'}, which is there and not of an earlier "
+            f"demo ({phantoms} is missing). Name another folder with -o."
+        )
 
 
 def _remove_earlier_run(output: Path) -> None:

@@ -1,13 +1,19 @@
 """Many cases on several processes, as nnU-Net evaluates: a pool of spawned processes.
 
 Workers import neither torch nor pandas, so they start fast. Histograms of calibration are added up
-within a chunk, because they are larger than everything else of a case together.
+within a chunk, because they are larger than everything else of a case together. The system may end
+a process for lack of memory: ``concurrent.futures`` notices, ``multiprocessing.Pool`` would wait
+for ever.
 """
 
 import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import repeat
 
+from nnunetv2_le.errors import LayerEnsembleError
 from nnunetv2_le.evaluation.calibration_error import CalibrationHistogram
 from nnunetv2_le.evaluation.case_metrics import CaseMetrics, MetricSettings, evaluate_case
 from nnunetv2_le.evaluation.cases import CaseFiles
@@ -46,15 +52,26 @@ def evaluate_cases(
         dataset: how they are read.
         settings: what to compute.
         num_processes: processes; 1 stays in this one.
+
+    Raises:
+        LayerEnsembleError: a process died.
     """
     if num_processes <= 1 or len(files) == 1:
         return _evaluate_chunk(files, dataset, settings)
     size = max(1, -(-len(files) // (num_processes * _CHUNKS_A_PROCESS)))
     chunks = [files[start : start + size] for start in range(0, len(files), size)]
-    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(chunks))) as pool:
-        parts = pool.starmap(
-            _evaluate_chunk, [(chunk, dataset, settings) for chunk in chunks], chunksize=1
-        )
+    pool = ProcessPoolExecutor(
+        min(num_processes, len(chunks)), mp_context=multiprocessing.get_context("spawn")
+    )
+    try:
+        parts = list(pool.map(_evaluate_chunk, chunks, repeat(dataset), repeat(settings)))
+    except BrokenProcessPool as error:
+        raise LayerEnsembleError(
+            f"One of {num_processes} processes that compare cases with their references died, most "
+            "likely for lack of memory. Run again with fewer of them, for example -np 1."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
     calibration = None
     for part in parts:
         calibration = _added(calibration, part.calibration)

@@ -7,6 +7,7 @@ a time, so that memory holds one slab.
 
 import copy
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ _SLAB_VALUES = 2**25  # of all channels: 128 MiB in single precision
 _PACKED_BYTES = 2**16  # read at one time for each channel
 _UNPACKED_BYTES = 2**20
 _KEY = "probabilities"
+_NOT_READABLE = (
+    *(OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, EOFError),
+    *(RuntimeError, tokenize.TokenError),  # damaged headers, of the archive and of the array
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def iterate_slabs(
                 yield from ((slab, whole[:, slab]) for slab in slabs)
             else:
                 yield from _lockstep(archive, header, slabs)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _NOT_READABLE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file} holds no array {_KEY!r} that can be read: {error}") from error

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from nnunetv2_le.inference.set_aside import is_recorded
 from nnunetv2_le.inference.tables import record_names
 
 logger = logging.getLogger(__name__)
+
+_ENDING_OF_NIFTI = re.compile(r"(\.(nii|nia|hdr|img)(\.gz)?)+\Z", re.IGNORECASE)
 
 
 def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
@@ -34,6 +37,29 @@ def require_own_files(cases: Sequence[str], maps: Sequence[str]) -> None:
                 f"Each case needs files of its own, but {' and '.join(both)} would both write the "
                 f"map {file}.nii.gz. Rename one of them."
             )
+
+
+def require_names_for_itk(cases: Sequence[str], ending: str) -> None:
+    """Refuse names with an ending of NIfTI before their own: ITK writes another file for them.
+
+    ``scan.nii.nii.gz`` would become ``scan.nii.gz``, which is that of the case ``scan``.
+
+    Args:
+        cases: names of the cases of a run, written by SimpleITK.
+        ending: of the files.
+
+    Raises:
+        InputError: there are such cases.
+    """
+    if ending not in (".nii", ".nii.gz"):
+        return
+    if twice := [name for name in cases if _ENDING_OF_NIFTI.search(name)]:
+        raise InputError(
+            f"Expected names of cases without an ending of NIfTI, because ITK does not write a "
+            f"file named {twice[0]}{ending}; got {first_few(twice)}. Rename the images, for "
+            f"example {twice[0]}_0000{ending} to "
+            f"{_ENDING_OF_NIFTI.sub('', twice[0])}_0000{ending}."
+        )
 
 
 def require_no_other_dataset(folder: Path, dataset_json: Mapping[str, Any]) -> None:

@@ -24,7 +24,10 @@ from nibabel.wrapstruct import WrapStructError
 _GZIP = b"\x1f\x8b"
 _GZIP_MEMBER = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header and checksum
 _CHUNK_BYTES = 2**20
-_NOT_READABLE = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+_NOT_READABLE = (
+    *(OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, WrapStructError),
+    *(ValueError, OverflowError),  # a header of random bytes, with an offset that is no number
+)
 
 
 def is_cut_off(path: Path) -> bool:
@@ -62,8 +65,12 @@ def fault(path: Path) -> str | None:
     """What is wrong with the content of a NIfTI file, for a message; None if it is whole.
 
     Args:
-        path: an existing file; every other kind of file has no fault.
+        path: an existing file; every other kind of file has no fault but that it cannot be opened.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:  # no permission, a drive that is gone
+        return str(error.strerror)
     if is_cut_off(path):
         return "it ends before the length that its header states"
     if is_damaged(path):

@@ -233,7 +233,9 @@ class LayerEnsemblePredictor:
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
         require_utf8({"-o": output})
-        require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
+        read = {"-i": where, "-prev_stage_predictions": before}
+        for model in self.ensemble.models:  # its plans.json would be replaced
+            require_own_folder(Path(output), {**read, "the model's": model.folder})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)

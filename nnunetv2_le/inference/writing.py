@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import OutputError
 from nnunetv2_le.inference.case_files import CaseFiles
 from nnunetv2_le.inference.earlier_runs import (
     has_settings,
+    require_names_for_itk,
     require_no_other_dataset,
     require_own_files,
     warn_of_other_settings,
@@ -137,11 +139,13 @@ class CaseWriter(CaseFiles):
             is_alone: no other run writes into it; what an earlier one left half-written is removed.
 
         Raises:
-            InputError: two cases would write one file.
+            InputError: two cases would write one file, or one cannot be written under its name.
             SettingError: the folder is that of another data set.
             OutputError: it cannot be written to.
         """
         require_own_files(cases, self.settings.maps)
+        if issubclass(self.model.plans.image_reader_writer_class, SimpleITKIO):
+            require_names_for_itk(cases, self.ending)
         require_no_other_dataset(self.folder, self.model.dataset_json)
         self._cases, self._is_alone = frozenset(cases), is_alone
         warn_of_other_settings(self.folder, self._cases, settings=self._settings_record())

@@ -21,7 +21,7 @@ from nnunetv2_le.calibration.observing import (
     WorkSettings,
     observe_cases,
 )
-from nnunetv2_le.errors import CaseError, OutputError
+from nnunetv2_le.errors import CaseError, InputError, OutputError
 from nnunetv2_le.inference.cases import Case
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.inference.settings import PredictionSettings
@@ -195,3 +195,14 @@ def test_stored_arrays_are_not_kept(tmp_path):
     assert not stored["logits"].any()
     np.savez(file, logits=np.ones(3))
     assert stored["logits"].all()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_stored_arrays_that_were_damaged_are_named(tmp_path, save):
+    file = tmp_path / "case.npz"
+    save(file, logits=np.random.default_rng(0).random(4000))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"case\.npz is damaged .* Remove it and run"):
+        StoredArrays(file)["logits"]

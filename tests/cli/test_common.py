@@ -87,6 +87,13 @@ def test_an_unexpected_error_names_its_type_and_how_to_see_more(capsys):
     )
 
 
+def test_what_may_not_be_read_is_no_unexpected_error(capsys):
+    assert _main(_raiser(PermissionError(13, "Permission denied", "model/plans.json"))) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Permission denied: 'model/plans.json'. Give this user the right to it" in error
+
+
 def test_verbose_shows_the_traceback_above_the_line(capsys):
     assert _main(_raiser(ValueError("x")), ["--verbose"]) == 1
     lines = capsys.readouterr().err.splitlines()

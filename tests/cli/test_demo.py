@@ -41,6 +41,18 @@ def test_an_earlier_demo_is_removed_and_nothing_else(tmp_path):
     assert [file.exists() for file in (mine, earlier, prediction)] == [True, False, False]
 
 
+def test_predictions_of_others_are_not_removed(tmp_path, capsys):
+    mine = tmp_path / "predictions" / "patient.nii.gz"
+    mine.parent.mkdir()
+    mine.write_text("")
+    assert demo.main(["-o", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "not of an earlier demo" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
+    assert mine.exists()
+
+
 def test_the_table_shows_every_case_and_both_medians(tmp_path, caplog):
     rows = [
         demo.CaseRow("clean_000", (2.0, 0.9), 0.8),

@@ -170,6 +170,14 @@ def test_an_output_that_is_no_folder_is_one_line(model: Path, source: Path, caps
     runs.require_one_clear_line(capsys, "cannot be written to", "-o")
 
 
+def test_results_among_the_parts_of_a_model_are_one_line(source: Path, tmp_path: Path, capsys: Any):
+    model = runs.write_model(tmp_path / "model")
+    before = (model / "plans.json").read_bytes()
+    assert runs.predict(model, source, model) == 1
+    runs.require_one_clear_line(capsys, "-o has to be another folder", "the model's")
+    assert (model / "plans.json").read_bytes() == before
+
+
 def test_results_among_images_are_one_line(model: Path, source: Path, capsys: Any):
     before = sorted(source.iterdir())
     for output in (source, source / ".." / source.name):

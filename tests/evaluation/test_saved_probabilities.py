@@ -60,6 +60,18 @@ def test_a_damaged_byte_is_noticed(tmp_path, whole_bytes):
         list(iterate_slabs(tmp_path / "case.npz", shape=(20, 30, 4), whole_bytes=whole_bytes))
 
 
+@pytest.mark.parametrize("place", ["compression", "array's header"])
+def test_a_damaged_header_is_noticed(tmp_path, place):
+    file = tmp_path / "case.npz"
+    np.savez(file, probabilities=np.zeros((3, 8, 9, 10)))
+    content = bytearray(file.read_bytes())
+    compression = content.index(b"PK\x01\x02") + 10
+    content[compression if place == "compression" else content.index(b"}")] = ord("(")
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"case\.npz holds no array"):
+        list(iterate_slabs(file, shape=(8, 9, 10)))
+
+
 def test_segmentation_is_the_most_probable_class(tmp_path):
     array = np.random.default_rng(0).random((3, 2, 3, 4))
     np.savez(tmp_path / "case.npz", probabilities=array)

@@ -1,14 +1,18 @@
 """What an output folder may hold before a run."""
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.inference.earlier_runs import (
     has_settings,
+    require_names_for_itk,
     require_no_other_dataset,
     require_own_files,
     warn_of_other_settings,
@@ -88,3 +92,22 @@ def test_cases_that_would_write_one_file_are_refused():
     require_own_files(["a", "a_entropy"], ["entropy", "entropy", "variance"])
     with pytest.raises(InputError, match=r"a and a_b would both write the map a_b_entropy\.nii"):
         require_own_files(["a", "a_b"], ["entropy", "b_entropy"])
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.NII", "scan.hdr", "scan.img.gz"])
+def test_names_that_itk_does_not_write_are_refused(tmp_path: Path, name: str):
+    image = sitk.Image([2, 2, 2], sitk.sitkUInt8)
+    with suppress(RuntimeError):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    assert not (tmp_path / f"{name}.nii.gz").exists()
+    expected = rf"does not write .*{re.escape(name)}\.nii\.gz; .*to scan_0000\.nii\.gz"
+    with pytest.raises(InputError, match=expected):
+        require_names_for_itk(["other", name], ".nii.gz")
+
+
+@pytest.mark.parametrize("name", ["scan.gz", "scan.nii_1", "nii", "scan.png", "a.hdr.b"])
+def test_names_that_itk_writes_are_taken(tmp_path: Path, name: str):
+    image = sitk.Image([2, 2, 2], sitk.sitkUInt8)
+    sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    assert (tmp_path / f"{name}.nii.gz").is_file()
+    require_names_for_itk([name], ".nii.gz")

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel
 import numpy as np
@@ -47,6 +48,15 @@ def test_a_file_without_its_last_byte_is_cut_off(tmp_path: Path, ending: str):
     file = write(tmp_path / f"a{ending}")
     file.write_bytes(file.read_bytes()[:-1])
     assert is_cut_off(file)
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf])
+def test_a_header_whose_offset_is_no_number_is_a_fault(tmp_path: Path, offset: float):
+    file = write(tmp_path / "a.nii", np.float32)
+    content = bytearray(file.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()  # vox_offset
+    file.write_bytes(content)
+    assert "it ends before" in str(fault(file))
 
 
 def test_a_file_of_two_gzip_members_is_whole(tmp_path: Path):
@@ -131,6 +141,13 @@ def test_what_follows_the_content_is_no_damage(tmp_path: Path, behind: bytes):
     (tmp_path / "two.nii.gz").write_bytes(parts + behind)
     assert not is_damaged(tmp_path / "two.nii.gz")
     assert not is_cut_off(tmp_path / "two.nii.gz")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_cut_off(tmp_path: Path):
+    file = write(tmp_path / "a.nii.gz")
+    refused = PermissionError(13, "Permission denied", str(file))  # root may read everything
+    with mock.patch.object(Path, "open", side_effect=refused):
+        assert fault(file) == "Permission denied"
 
 
 def test_a_fault_is_said_in_words(tmp_path: Path):
