@@ -1,6 +1,7 @@
 """A predictor that applies the calibration beside its model, if that calibration is the model's."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def calibrated_predictor(
     settings = settings or PredictionSettings()
     ensemble = load_ensemble(folders, folds=folds, checkpoint_name=checkpoint_name)
     model = ensemble.first
-    has_file = (model.folder / CALIBRATION_FILE).is_file()
+    has_file = os.path.lexists(model.folder / CALIBRATION_FILE)  # a link to nowhere is an error
     if len(ensemble.models) > 1 or not has_file:
         if has_file:
             logger.info("Several models predict together: their calibrations do not apply.")

@@ -19,6 +19,7 @@ from nnunetv2_le.calibration.applying import calibrated_predictor
 from nnunetv2_le.calibration.calibration_file import read_calibration
 from nnunetv2_le.cli.compare import main as compare
 from nnunetv2_le.cli.evaluate import main as evaluate
+from nnunetv2_le.errors import InputError
 from nnunetv2_le.inference.predictor import LayerEnsemblePredictor
 from nnunetv2_le.uncertainty.columns import JUDGED_COLUMNS
 
@@ -248,6 +249,18 @@ def test_an_empty_segmentation_is_flagged_whatever_some_member_found(
     said = predictor.judge.judge(replace(found, accumulated=replace(kept, counts=without)))
     assert said.texts["flag"] == "empty"
     assert "the segmentation is empty" in said.texts["flag_reason"]
+
+
+def test_a_calibration_that_is_a_link_to_nowhere_is_an_error(
+    dataset: LabelledDataset, tmp_path: Path
+) -> None:
+    for file in dataset.model.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "calibration.json").unlink()
+    assert calibrated_predictor(tmp_path, folds=(0,), show_progress=False).judge is None
+    (tmp_path / "calibration.json").symlink_to(tmp_path / "moved.json")
+    with pytest.raises(InputError, match=r"calibration.json cannot be read: No such file"):
+        calibrated_predictor(tmp_path, folds=(0,), show_progress=False)
 
 
 def test_calibrated_maps_need_a_calibration(
