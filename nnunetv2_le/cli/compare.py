@@ -15,7 +15,7 @@ from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
-    require_scores,
+    require_predictions,
 )
 from nnunetv2_le.errors import SettingError, first_few
 
@@ -92,14 +92,11 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
         LayerEnsembleError: if a method cannot be evaluated or the methods have no case in common.
     """
     from nnunetv2_le.evaluation.comparison import common_cases
-    from nnunetv2_le.evaluation.dataset import read_description
     from nnunetv2_le.evaluation.result_files import write_evaluation
 
     options = request.options
     require_writable(request.output)
-    for folder in request.predictions.values():  # not after the methods before it were evaluated
-        read_description(options.dataset_file or folder / "dataset.json")
-    require_scores(options, *request.predictions.values())
+    require_predictions(options, request.predictions.values())
     methods = {}
     for name, folder in request.predictions.items():
         methods[name] = evaluate_folder(folder, options)

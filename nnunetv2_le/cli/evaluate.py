@@ -20,7 +20,7 @@ from nnunetv2_le.cli.evaluation_options import (
     Options,
     add_options,
     options_of,
-    require_scores,
+    require_predictions,
 )
 from nnunetv2_le.errors import InputError, SettingError
 
@@ -134,7 +134,7 @@ def run(request: EvaluateRequest) -> "Evaluation":
     require_writable(request.output)
     if request.model is not None:  # not after all cases were evaluated
         torch_device(request.device)
-    require_scores(options, request.prediction)
+    require_predictions(options, [request.prediction])
     _require_heads(request)
     evaluation = evaluate_folder(request.prediction, options)
     write_evaluation(evaluation, request.output, metrics=options.metrics(), method=options.method())

@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,19 +184,23 @@ def _default_processes() -> int:
     return int(default_num_processes)
 
 
-def require_scores(options: Options, *predictions: Path) -> None:
-    """Refuse names of scores that no prediction has, before anything is evaluated.
+def require_predictions(options: Options, predictions: Collection[Path]) -> None:
+    """Refuse folders that are no predictions, and scores that none of them has, at once.
 
     Args:
         options: whose ``scores`` may name some.
         predictions: the folders.
 
     Raises:
-        SettingError: naming those that there are.
+        InputError: a folder has no ``dataset.json``, or a broken table.
+        SettingError: an unknown score; naming those that there are.
     """
     from nnunetv2_le.evaluation.confidence_tables import read_confidence_tables
+    from nnunetv2_le.evaluation.dataset import read_description
     from nnunetv2_le.report.evaluation_figures import chosen_scores
 
+    for folder in predictions:
+        read_description(options.dataset_file or folder / "dataset.json")
     if options.scores is not None:
         tables = [found for folder in predictions if (found := read_confidence_tables(folder))]
         chosen_scores([score for table in tables for score in table.scores], options.scores)

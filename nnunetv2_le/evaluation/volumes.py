@@ -41,7 +41,8 @@ def read_segmentation(file: Path, reader: Any) -> Segmentation:
     """
     require_name(file)
     if file.is_file():
-        _require_sound(file)
+        _require_whole(file)
+        _require_numbers(file)
     try:
         image, properties = reader.read_seg(str(file))
     except Exception as error:  # every reader raises its own
@@ -68,9 +69,11 @@ def read_map(
         shape: of the case's segmentation.
 
     Raises:
-        InputError: if it cannot be read or has another shape.
+        InputError: if it cannot be read, is not whole or has another shape.
     """
     require_name(file)
+    if file.is_file():
+        _require_whole(file)
     try:
         if file.name.endswith(tuple(reader.supported_file_endings)):
             volume = np.asarray(reader.read_images([str(file)])[0][0])
@@ -83,10 +86,13 @@ def read_map(
     return volume
 
 
-def _require_sound(file: Path) -> None:
-    """What ITK reads as if nothing were wrong."""
+def _require_whole(file: Path) -> None:
+    """ITK reads a part of a file as if nothing were wrong."""
     if found := fault(file):
         raise InputError(f"{file} cannot be read: {found}")
+
+
+def _require_numbers(file: Path) -> None:
     if count := count_bad_intensities(file):
         raise InputError(
             f"{file}: a label image must hold whole numbers, got {count} voxels with NaN or "

@@ -172,6 +172,12 @@ def test_a_score_that_does_not_exist_is_named_before_anything_is_evaluated(tmp_p
     assert not list((made.out / "evaluation").glob("*"))
 
 
+def test_a_folder_that_is_no_prediction_is_named_before_scores_are_looked_for(tmp_path, capsys):
+    arguments = ["-ref", str(tmp_path), "-pred", str(tmp_path / "typo")]
+    assert evaluate.main([*arguments, "-scores", "aula", "-o", str(tmp_path / "results")]) == 1
+    assert f"{tmp_path / 'typo' / 'dataset.json'} is needed" in capsys.readouterr().err
+
+
 def test_usage_error_has_exit_code_2(capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["-pred", "x"])

@@ -22,8 +22,7 @@ def asked(command: str, line: str, *, references: str = "-ref labels") -> dict[s
     """Every argument of the first evaluation that a command line asks for."""
     module, where = COMMANDS[command]
     with (
-        mock.patch("nnunetv2_le.evaluation.dataset.read_description"),
-        mock.patch.object(module, "require_scores"),
+        mock.patch.object(module, "require_predictions"),
         mock.patch(
             "nnunetv2_le.evaluation.evaluate.evaluate_prediction", side_effect=KeyboardInterrupt
         ) as run,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from evaluation.made_up_predictions import make
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.cases import find_cases
@@ -105,3 +106,13 @@ def test_a_reference_whose_axes_are_at_odd_angles_is_named_with_what_to_do(tmp_p
     image.set_qform(image.affine, code=1)
     nibabel.save(image, tmp_path / "straight.nii.gz")
     assert read_segmentation(tmp_path / "straight.nii.gz", reader).labels.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("kept_bytes", [100, -100])
+def test_a_map_that_was_cut_off_is_refused(tmp_path, kept_bytes):
+    file = tmp_path / "map.nii.gz"
+    values = np.random.default_rng(0).random((8, 9, 10)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(values), file)
+    file.write_bytes(file.read_bytes()[:kept_bytes])
+    with pytest.raises(InputError, match=r"map.nii.gz cannot be read: it ends before the length"):
+        read_map(file, SimpleITKIO(), shape=(8, 9, 10))
