@@ -39,7 +39,7 @@ def test_a_fold_without_a_checkpoint_is_named(dataset: LabelledDataset, capsys: 
 
 def test_too_few_cases_say_how_many_are_needed(dataset: LabelledDataset, capsys: Any) -> None:
     assert dataset.calibrate("-alpha", "0.02") == 1
-    require_one_clear_line(capsys, "alpha 0.02", "at least 49 labelled cases", "got 24")
+    require_one_clear_line(capsys, "24 labelled cases", "-alpha 0.02 (needs 49)", "-alpha 0.04.")
 
 
 def test_too_few_patients_for_predicted_dice_are_found_before_predicting(
@@ -48,9 +48,8 @@ def test_too_few_patients_for_predicted_dice_are_found_before_predicting(
     table = tmp_path / "patients.csv"
     rows = [f"case_{n:02d},patient_{n % 7}" for n in range(24)]
     table.write_text("case,patient\n" + "\n".join(rows) + "\n")
-    shares = [f for name in ("", "set_", "contour_", "outlier_") for f in (f"-{name}alpha", "0.4")]
-    assert dataset.calibrate("-cases", str(table), *shares, "-level", "0.6") == 1
-    require_one_clear_line(capsys, "at least 10 labelled patients", "got 7")
+    assert dataset.calibrate("-cases", str(table)) == 1
+    require_one_clear_line(capsys, "7 labelled cases (patients)", "needs at least 10")
 
 
 @pytest.mark.parametrize(
