@@ -30,15 +30,17 @@ def volumes():
     return reference, softened(np.roll(reference, 1, axis=2), rng, noise=0.5)
 
 
-def figures(folder, dataset, reference, probabilities, **settings):
+def figures(folder, dataset, *references, probabilities, **settings):
     folder.mkdir()
-    write(reference, folder / "label.nii.gz")
+    labels = [folder / f"label_r{number}.nii.gz" for number in range(len(references))]
+    for reference, file in zip(references, labels, strict=True):
+        write(reference, file)
     write(probabilities.argmax(axis=0), folder / "case.nii.gz")
     save(probabilities, folder / "case.npz")
     files = CaseFiles(
         "case",
         folder / "case.nii.gz",
-        (folder / "label.nii.gz",),
+        tuple(labels),
         probabilities=folder / "case.npz",
     )
     return evaluate_case(files, dataset, MetricSettings(**settings))
@@ -55,8 +57,10 @@ def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, datase
     ignoring = reference.copy()
     ignoring[:, :4] = IGNORED
     assert (probabilities.argmax(axis=0)[:, :4] > 0).any()
-    found = figures(tmp_path / "whole", dataset, ignoring, probabilities)
-    expected = figures(tmp_path / "cut", dataset, reference[:, 4:], probabilities[:, :, 4:])
+    found = figures(tmp_path / "whole", dataset, ignoring, probabilities=probabilities)
+    expected = figures(
+        tmp_path / "cut", dataset, reference[:, 4:], probabilities=probabilities[:, :, 4:]
+    )
     assert found.failure is None
     assert found.problems == ()
     assert found.per_label == {
@@ -72,7 +76,9 @@ def test_ignored_voxels_count_as_little_as_if_they_were_cut_off(tmp_path, datase
 def test_the_likelihood_is_that_of_known_voxels_alone(tmp_path, dataset, value, margin):
     reference, probabilities = volumes()
     reference[:, :4] = value
-    found = figures(tmp_path / "case", dataset, reference, probabilities, roi_margin_voxels=margin)
+    found = figures(
+        tmp_path / "case", dataset, reference, probabilities=probabilities, roi_margin_voxels=margin
+    )
     counted = reference != value
     for prefix, kept in (
         ("", counted),
@@ -85,23 +91,49 @@ def test_the_likelihood_is_that_of_known_voxels_alone(tmp_path, dataset, value, 
 
 def test_labels_are_counted_as_missed_invented_and_absent(tmp_path, dataset):
     reference, probabilities = volumes()
-    both = figures(tmp_path / "both", dataset, reference, probabilities).values
+    both = figures(tmp_path / "both", dataset, reference, probabilities=probabilities).values
     assert [both[f"{kind}_labels"] for kind in ("missed", "invented", "absent")] == [0, 0, 0]
     reference[reference == 1] = 0
-    one = figures(tmp_path / "one", dataset, reference, probabilities).values
+    one = figures(tmp_path / "one", dataset, reference, probabilities=probabilities).values
     assert [one[f"{kind}_labels"] for kind in ("missed", "invented", "absent")] == [0, 1, 0]
     probabilities[1] = 0
-    none = figures(tmp_path / "none", dataset, reference, probabilities).values
+    none = figures(tmp_path / "none", dataset, reference, probabilities=probabilities).values
     assert [none[f"{kind}_labels"] for kind in ("missed", "invented", "absent")] == [0, 0, 1]
     reference[reference == 2] = 1
-    other = figures(tmp_path / "other", dataset, reference, probabilities).values
+    other = figures(tmp_path / "other", dataset, reference, probabilities=probabilities).values
     assert [other[f"{kind}_labels"] for kind in ("missed", "invented", "absent")] == [1, 1, 0]
 
 
 def test_volumes_are_in_millilitres_and_relative_to_the_reference(tmp_path, dataset):
     reference, probabilities = volumes()
-    row = figures(tmp_path / "case", dataset, reference, probabilities).per_label["back"]
+    row = figures(tmp_path / "case", dataset, reference, probabilities=probabilities).per_label[
+        "back"
+    ]
     true, found = (reference == 2).sum(), (probabilities.argmax(axis=0) == 2).sum()
     assert true != found
     assert row["volume_error_ml"] == pytest.approx((found - true) * 1.5 * 0.8 / 1000, rel=1e-5)
     assert row["relative_volume_error"] == pytest.approx(found / true - 1)
+
+
+def test_two_raters_are_several(tmp_path, dataset):
+    reference, probabilities = volumes()
+    other = np.roll(reference, 1, axis=1)
+    one = figures(tmp_path / "one", dataset, reference, probabilities=probabilities)
+    two = figures(tmp_path / "two", dataset, reference, other, probabilities=probabilities)
+    assert "num_raters" not in one.values
+    assert two.values["num_raters"] == 2
+
+
+def test_the_tolerance_of_surface_dice_is_the_one_asked_for(tmp_path, dataset):
+    reference, probabilities = volumes()
+    found = [
+        figures(
+            tmp_path / f"{tolerance}",
+            dataset,
+            reference,
+            probabilities=probabilities,
+            tolerance_mm=tolerance,
+        ).values["surface_dice"]
+        for tolerance in (0.1, 100.0)
+    ]
+    assert found[0] < found[1] == 1
