@@ -162,11 +162,7 @@ def _variables(wanted: dict[str, str]) -> Iterator[None]:
 
 
 def _require_own_predictions(output: Path) -> None:
-    """Refuse a folder whose ``predictions`` no earlier demo wrote: they would be removed.
-
-    Raises:
-        OutputError: saying so.
-    """
+    """Refuse a folder whose ``predictions`` no earlier demo wrote: they would be removed."""
     from nnunetv2_le.demo.phantoms import DATASET_NAME
 
     phantoms = output / "nnUNet_raw" / DATASET_NAME

@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _require_heads(request: EvaluateRequest) -> None:
-    """Not after all cases were evaluated."""
+    """Refuse --skip_heads where no heads were saved, before all cases are evaluated."""
     saved = (request.prediction / "heads").glob("head_*/*.npz")
     if request.skip_heads and request.model is None and next(saved, None) is None:
         raise InputError(

@@ -68,8 +68,9 @@ def read_dataset(
         )
     except _NOT_ACCEPTED as error:
         reason = str(error) or type(error).__name__
+        plans_too = "" if plans_file is None else f" with {plans_file}"
         raise InputError(
-            f"{dataset_file} is no dataset.json that nnU-Net accepts: {reason}"
+            f"{dataset_file}{plans_too} is no dataset.json that nnU-Net accepts: {reason}"
         ) from error
 
 

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
-from nnunetv2_le.errors import OutputError
 from nnunetv2_le.inference.cases import Case, PreparedCase, find_cases, prepare_array, prepare_case
 from nnunetv2_le.inference.checkpoints import Fold
 from nnunetv2_le.inference.description import describe_run
@@ -233,16 +232,15 @@ class LayerEnsemblePredictor:
         before = None if previous_stage is None else Path(previous_stage)
         where = Path(source) if isinstance(source, str) else source
         require_utf8({"-o": output})
-        read = {"-i": where, "-prev_stage_predictions": before}
+        require_own_folder(Path(output), {"-i": where, "-prev_stage_predictions": before})
         for model in self.ensemble.models:  # its plans.json would be replaced
-            require_own_folder(Path(output), {**read, "the model's": model.folder})
+            require_own_folder(Path(output), {"the model's": model.folder})
         cases = find_cases(where, self._wants_most(), previous_stage=before)[part_id::num_parts]
         writer = CaseWriter(Path(output), self.ensemble, self.settings, self.plan, judge=self.judge)
         writer.open_output([case.name for case in cases], is_alone=num_parts == 1)
         done = dict.fromkeys(c.name for c in cases if not overwrite and writer.is_done(c.name))
         if done:
             logger.info("%d of %d cases were finished before.", len(done), len(cases))
-        todo = [case for case in cases if case.name not in done]
         queue = CaseQueue(
             prepare=self._prepare,
             predict=self._predict_for_files,
@@ -253,7 +251,7 @@ class LayerEnsemblePredictor:
             show_progress=self.show_progress,
         )
         try:
-            queue.process(todo)
+            queue.process([case for case in cases if case.name not in done])
         finally:
             writer.tidy()
             self._finish(writer.folder)
@@ -300,10 +298,4 @@ class LayerEnsemblePredictor:
     def _finish(self, folder: Path) -> None:
         """Tables of all that is there, after an interruption too."""
         compute_gaussian.cache_clear()
-        try:
-            write_tables(folder, self.describe())
-        except OSError as error:
-            raise OutputError(
-                f"The tables cannot be written to {folder} ({error.strerror or error}). Free space "
-                "or choose another folder, then go on with --continue_prediction."
-            ) from error
+        write_tables(folder, self.describe())

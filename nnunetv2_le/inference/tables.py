@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_le.errors import first_few
+from nnunetv2_le.errors import OutputError, first_few
 from nnunetv2_le.inference.whole_files import is_part, replace_whole, write_json
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,20 @@ def write_tables(folder: Path, description: dict[str, Any]) -> None:
         folder: OUT.
         description: what ``uncertainty.json`` says of columns, settings and versions; a table of
             components without a row has its ``component_columns`` all the same.
+
+    Raises:
+        OutputError: the folder cannot be written to.
     """
+    try:
+        _write_tables(folder, description)
+    except OSError as error:
+        raise OutputError(
+            f"The tables cannot be written to {folder} ({error.strerror or error}). Free space "
+            "or choose another folder, then go on with --continue_prediction."
+        ) from error
+
+
+def _write_tables(folder: Path, description: dict[str, Any]) -> None:
     write_json(folder / "uncertainty.json", description, output=folder)
     of_components = ("case", "label", "label_name", *description["component_columns"])
     known: dict[Path, _Rows | None] = {}
