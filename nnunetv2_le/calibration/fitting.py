@@ -85,7 +85,8 @@ def require_enough_cases(num_groups: int, settings: FitSettings) -> None:
     if num_groups < MIN_PATIENTS:
         raise InputError(
             f"{num_groups} labelled cases (patients) are too few to calibrate with: predicted Dice "
-            f"needs at least {MIN_PATIENTS}. Label more cases, or name more folds with -f."
+            f"needs at least {MIN_PATIENTS}. Label more cases or, without -i, name more folds "
+            "with -f."
         )
     _require_promises(num_groups, settings)
 
@@ -106,7 +107,8 @@ def _require_promises(num_groups: int, settings: FitSettings) -> None:
         possible = (f"-{name} {promises[name][1]:g}" for name in too_much)
         raise InputError(
             f"{num_groups} labelled cases (patients) are too few for {', '.join(asked)}. Label "
-            f"more cases, name more folds with -f, or promise less: {' '.join(possible)}."
+            "more cases, name more folds with -f (without -i), or promise less: "
+            f"{' '.join(possible)}."
         )
 
 

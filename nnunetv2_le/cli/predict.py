@@ -91,27 +91,20 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
 
     Raises:
         ModelFolderError: ``nnUNet_results`` is not set, or there is no such model in it.
+        SettingError: ``dataset`` is neither a name nor a number.
+        InputError: no data set of this number, or several.
     """
     from nnunetv2.paths import nnUNet_results
     from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    from nnunetv2_le.training.preconditions import dataset_name
 
     if not nnUNet_results.is_set():
         raise ModelFolderError(
             "nnUNet_results is not set, so trained models cannot be found. Set it, or name the "
             "model's folder with nnUNetv2_le_predict_from_modelfolder -m."
         )
-    try:
-        folder = Path(get_output_folder(dataset, trainer, plans, configuration))
-    except ValueError as error:  # nnU-Net takes what does not begin with Dataset for a number
-        raise ModelFolderError(
-            "Expected -d to be the number of a dataset or its whole name, such as 4 or "
-            f"Dataset004_Hippocampus; got {dataset!r}."
-        ) from error
-    except RuntimeError as error:
-        raise ModelFolderError(
-            f"There is no dataset {dataset!r} in nnUNet_results, nnUNet_raw or "
-            f"nnUNet_preprocessed ({error}). Check -d."
-        ) from error
+    folder = Path(get_output_folder(dataset_name(dataset), trainer, plans, configuration))
     if not folder.is_dir():
         raise ModelFolderError(
             f"Expected a trained model in {folder}, which does not exist. Check -d, -tr, -p and "

@@ -7,6 +7,7 @@ for ever.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -61,7 +62,9 @@ def evaluate_cases(
     size = max(1, -(-len(files) // (num_processes * _CHUNKS_A_PROCESS)))
     chunks = [files[start : start + size] for start in range(0, len(files), size)]
     pool = ProcessPoolExecutor(
-        min(num_processes, len(chunks)), mp_context=multiprocessing.get_context("spawn")
+        min(num_processes, len(chunks)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_without_a_word,
     )
     try:
         parts = list(pool.map(_evaluate_chunk, chunks, repeat(dataset), repeat(settings)))
@@ -76,6 +79,11 @@ def evaluate_cases(
     for part in parts:
         calibration = _added(calibration, part.calibration)
     return EvaluatedCases(tuple(case for part in parts for case in part.cases), calibration)
+
+
+def _end_without_a_word() -> None:
+    """Ctrl-C reaches every process of the terminal: the first one alone has something to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _evaluate_chunk(

@@ -24,16 +24,16 @@ def require_folders() -> None:
             )
 
 
-def preprocessed_dataset(name_or_id: str) -> Path:
-    """The folder of a preprocessed data set, from its name or number.
+def dataset_name(name_or_id: str) -> str:
+    """The whole name of a data set, from its name or its number in nnU-Net's folders.
 
     Raises:
         SettingError: neither a name like ``Dataset004_Hippocampus`` nor a number.
-        InputError: no such data set, several of the same number, or not preprocessed.
+        InputError: no data set of this number, or several.
     """
     try:
-        name = str(maybe_convert_to_dataset_name(name_or_id))
-    except ValueError as error:
+        return str(maybe_convert_to_dataset_name(name_or_id))
+    except ValueError as error:  # nnU-Net takes what does not begin with Dataset for a number
         raise SettingError(
             "The data set has to be a name like Dataset004_Hippocampus or a number like 4, got "
             f"{name_or_id!r}."
@@ -45,6 +45,16 @@ def preprocessed_dataset(name_or_id: str) -> Path:
             f"{name_or_id!r} in {_folders()}. "
             f"{'Give the full name' if several else 'Check the number and the folders'}."
         ) from error
+
+
+def preprocessed_dataset(name_or_id: str) -> Path:
+    """The folder of a preprocessed data set, from its name or number.
+
+    Raises:
+        SettingError: neither a name like ``Dataset004_Hippocampus`` nor a number.
+        InputError: no such data set, several of the same number, or not preprocessed.
+    """
+    name = dataset_name(name_or_id)
     folder = Path(os.environ["nnUNet_preprocessed"]) / name
     if not (folder / "dataset.json").is_file():
         raise InputError(
@@ -171,7 +181,7 @@ def _inherited(file: Path, name: str) -> dict[str, Any]:
 
 def _folders() -> str:
     names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    return ", ".join(f"{name}={os.environ.get(name)}" for name in names)
+    return ", ".join(f"{name}={os.environ.get(name, '(not set)')}" for name in names)
 
 
 def _listed(names: list[str]) -> str:

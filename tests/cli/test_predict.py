@@ -45,8 +45,8 @@ def test_the_trainer_is_a_layer_ensembles_unless_another_is_named():
     ("options", "parts"),
     [
         (("-d", "999"), ("LayerEnsembleTrainer__nnUNetPlans__3d_fullres", "Check -d, -tr, -p")),
-        (("-d", "123"), ("There is no dataset '123'", "Check -d")),
-        (("-d", "Tiny"), ("-d to be the number", "Dataset004_Hippocampus; got 'Tiny'")),
+        (("-d", "123"), ("No data set has the number '123' in nnUNet_raw=", "Check the number")),
+        (("-d", "Tiny"), ("a name like Dataset004_Hippocampus or a number", "got 'Tiny'")),
     ],
 )
 def test_a_model_that_is_not_there_is_named(
