@@ -3,7 +3,8 @@
 Conventions:
     One prediction for a case, or for a label. A labelled case counts if its Dice and the main score
     are defined and something is segmented; a column is used if it is defined in all of these and
-    differs between them. A new case with an undefined column has no prediction (NaN).
+    differs between them. A new case with an undefined column has no prediction (NaN), nor has an
+    empty segmentation, however well members agree on nothing.
 
 Metrics:
     predicted Dice: the model that nested cross-validation chooses (see `dice_models`), fitted on
@@ -56,12 +57,13 @@ MAIN_SCORES = (
 """Scores of the simple model, the preferred one first."""
 
 _COLUMN_ENDINGS = ("_dice", "_foreground_mean", "_boundary_mean")
-_COLUMNS = ("aula_normalized", "volume_ml", "volume_std_ml")
+_VOLUME = "volume_ml"
+_COLUMNS = ("aula_normalized", _VOLUME, "volume_std_ml")
 
 
 @dataclass(frozen=True)
 class DicePrediction:
-    """Predicted Dice and its lower bound; NaN where a score that is needed is undefined."""
+    """Predicted Dice and its lower bound; NaN of an empty segmentation or an undefined score."""
 
     dice: Float[np.ndarray, "cases"]
     lower: Float[np.ndarray, "cases"]
@@ -126,14 +128,15 @@ class PredictedDice:
             )
         predicted = dice_of(self.model.predict(scores))
         lower = np.minimum(self._lower(scores), predicted)
-        undefined = ~(np.isfinite(predicted) & np.isfinite(lower))
+        undefined = ~(np.isfinite(predicted) & np.isfinite(lower)) | _is_empty(scores)
         return DicePrediction(
             np.where(undefined, np.nan, predicted), np.where(undefined, np.nan, lower)
         )
 
     def predict_case(self, scores: Mapping[str, float]) -> tuple[float, float]:
         """Predicted Dice of one case from its scores, and the lower bound."""
-        columns = {c: np.array([v], dtype=float) for c, v in scores.items() if c in self.columns}
+        needed = (*self.columns, _VOLUME)
+        columns = {c: np.array([v], dtype=float) for c, v in scores.items() if c in needed}
         predicted = self.predict(columns)
         return float(predicted.dice[0]), float(predicted.lower[0])
 
@@ -223,15 +226,20 @@ def fit_predicted_dice(
         num_groups=num_patients,
         num_undefined=int(np.count_nonzero(~counts)),
     )
-    return FittedDice(predicted, _spread(held_out, counts))
+    of_all = np.full(len(counts), np.nan)
+    of_all[counts] = held_out
+    return FittedDice(predicted, of_all)
 
 
 def _counting(table: LabelCases, main: str) -> Bool[np.ndarray, "cases"]:
     """The labelled cases that count; an empty segmentation lacks scores of the foreground."""
-    counts = np.isfinite(table.dice) & np.isfinite(table.scores[main])
-    if "volume_ml" in table.scores:
-        counts &= np.asarray(table.scores["volume_ml"]) != 0
-    return np.asarray(counts)
+    defined = np.isfinite(table.dice) & np.isfinite(table.scores[main])
+    return np.asarray(defined & ~_is_empty(table.scores))
+
+
+def _is_empty(scores: Scores) -> Bool[np.ndarray, "*same"]:
+    """Whether nothing is segmented; without volumes that is not known of any case."""
+    return np.asarray(np.equal(scores.get(_VOLUME, np.nan), 0))
 
 
 def _require_patients(number: int, level: float) -> None:
@@ -293,9 +301,3 @@ def _usable(scores: Scores, columns: Iterable[str]) -> tuple[str, ...]:
 def _differs(values: np.ndarray) -> bool:
     defined = values[np.isfinite(values)]
     return len(defined) > 1 and bool(np.ptp(defined) > 1e-12 * np.abs(defined).max())
-
-
-def _spread(values: np.ndarray, counts: Bool[np.ndarray, "cases"]) -> Float[np.ndarray, "cases"]:
-    spread = np.full(len(counts), np.nan)
-    spread[counts] = values
-    return spread

@@ -61,6 +61,20 @@ def test_cases_without_a_dice_are_in_no_figure_of_it() -> None:
     assert 0 < found.mean_absolute_error < found.baseline_error
 
 
+def test_empty_segmentations_are_to_review_and_in_no_figure_of_predicted_dice() -> None:
+    cases = made_up_cases(80)
+    is_empty = np.arange(80) % 4 == 0
+    # members that agree on nothing: a high score of a segmentation that has Dice 0
+    scores = {name: values.copy() for name, values in cases.case.scores.items()}
+    scores["consensus_dice"][is_empty] = 0.875
+    scores["volume_ml"][is_empty] = 0
+    dice = np.where(is_empty, 0, cases.case.dice)
+    found = figures(replace(cases, case=LabelCases(scores, dice)))
+    assert found.coverage > 0.8  # counted as missed, a quarter of the cases would leave 0.75
+    assert found.risk <= 0.12
+    assert found.workload >= 0.25
+
+
 def test_every_patient_is_a_fold_where_five_folds_leave_too_few() -> None:
     found = figures(made_up_cases(11))  # ten are needed
     assert not math.isnan(found.coverage)

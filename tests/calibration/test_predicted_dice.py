@@ -154,6 +154,19 @@ def test_an_empty_segmentation_with_some_scores_does_not_count_either():
     assert "entropy_foreground_mean" in result.predicted.columns
 
 
+def test_a_new_empty_segmentation_is_not_foretold_though_members_agree_that_it_is():
+    table = made_up_table(60)
+    model = fitted(table, score="consensus_dice").predicted
+    scores = {name: values[:2].copy() for name, values in table.scores.items()}
+    scores["consensus_dice"][:] = 0.875  # seven of eight members find nothing either
+    scores["volume_ml"][1] = 0.0
+    said = model.predict(scores)
+    assert np.isnan(said.dice).tolist() == [False, True]
+    assert np.isnan(said.lower).tolist() == [False, True]
+    of_case = [model.predict_case({n: v[case] for n, v in scores.items()}) for case in (0, 1)]
+    assert np.isnan(of_case).tolist() == [[False, False], [True, True]]
+
+
 def test_where_the_main_score_is_constant_the_next_one_serves():
     table = made_up_table(60, seen_by_one_score=True)
     scores = {**table.scores, "consensus_dice": np.ones(60)}
