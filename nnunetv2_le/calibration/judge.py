@@ -59,7 +59,7 @@ class CalibrationJudge:
         numbers = self._predicted(scores.scores, None)
         outlier = self._outlier(prediction)
         is_empty = not prediction.accumulated.counts.fused.any()
-        decision = self._decide(numbers, outlier, is_empty=is_empty)
+        decision = self._decide({**scores.scores, **numbers}, outlier, is_empty=is_empty)
         numbers |= {
             "out_of_distribution": outlier.mahalanobis,
             "out_of_distribution_nearest": outlier.nearest,
@@ -136,11 +136,11 @@ class CalibrationJudge:
         return self._outliers.score(prediction.features)
 
     def _decide(
-        self, numbers: Mapping[str, float], outlier: OutlierScores, *, is_empty: bool
+        self, scores: Mapping[str, float], outlier: OutlierScores, *, is_empty: bool
     ) -> CaseDecision:
         alpha = self.calibration.outlier_alpha
         return decide_case(
-            numbers,
+            scores,
             rule=self.calibration.flag,
             is_empty=is_empty,
             outlier_quantile=None if alpha is None else outlier.quantile,

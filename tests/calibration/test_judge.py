@@ -123,6 +123,12 @@ def test_a_case_is_flagged_by_every_rule_that_there_is(made: Any) -> None:
     assert judge.judge(case(is_empty=True)).texts["flag"] == "empty"
 
 
+def test_a_flag_can_look_at_a_score_of_the_case(made: Any) -> None:
+    judge = made(predicted_dice=Model("whole"), flag=replace(RULE, score="whole", threshold=0.8))
+    flags = [judge.judge(case(dice=dice)).texts["flag"] for dice in (0.75, 0.85)]
+    assert flags == ["review", "ok"]
+
+
 def test_outliers_are_flagged_by_the_share_of_the_calibration_alone(made: Any) -> None:
     known = {"0": KnownFeatures(KNOWN["0"])}
     features = KNOWN["0"][OutOfDistribution(KNOWN["0"]).known_mahalanobis.argmax()]
