@@ -29,12 +29,17 @@ from jaxtyping import Float, Int
 from nnunetv2_le.calibration.groups import group_weights
 from nnunetv2_le.errors import InputError, SettingError
 
-ROUNDING = 1e-9  # shares such as 9/10 against 1 - 0.1
+ROUNDING = 1e-9  # shares such as 9/10 against 1 - 0.1; no share may be as small
 
 
 def cases_needed(alpha: float) -> int:
     """Groups without which no statement can hold at ``alpha``: 1 / (K + 1) <= alpha."""
     return math.ceil(1 / alpha - 1 - ROUNDING)
+
+
+def is_share(alpha: float) -> bool:
+    """Whether a share lies between 0 and 1, and not closer to them than rounding errors do."""
+    return ROUNDING < alpha < 1 - ROUNDING
 
 
 def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
@@ -49,8 +54,11 @@ def require_enough(num_groups: int, alpha: float, *, purpose: str) -> None:
         SettingError: ``alpha`` is not between 0 and 1.
         InputError: more cases are needed.
     """
-    if not 0 < alpha < 1:
-        raise SettingError(f"expected alpha between 0 and 1 for {purpose}, got {alpha!r}")
+    if not is_share(alpha):
+        raise SettingError(
+            f"expected alpha between 0 and 1 for {purpose}, got {alpha!r}; name one that is "
+            f"further than {ROUNDING:g} from either"
+        )
     needed = cases_needed(alpha)
     if num_groups < needed:
         raise InputError(

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.cases import group_numbers
-from nnunetv2_le.calibration.conformal import cases_needed, rounded_up
+from nnunetv2_le.calibration.conformal import ROUNDING, cases_needed, is_share, rounded_up
 from nnunetv2_le.calibration.contours import fit_contours
 from nnunetv2_le.calibration.fit import fit_decisions
 from nnunetv2_le.calibration.head_skip import HeadSkip, fit_head_skip
@@ -114,9 +114,10 @@ def _require_promises(num_groups: int, settings: FitSettings) -> None:
 
 def _require_shares(settings: FitSettings) -> None:
     for name in ("alpha", "level", "set_alpha", "contour_alpha", "outlier_alpha"):
-        if not 0 < getattr(settings, name) < 1:
+        if not is_share(getattr(settings, name)):
             raise SettingError(
-                f"-{name} is a share between 0 and 1, got {getattr(settings, name)!r}"
+                f"-{name} is a share between 0 and 1, got {getattr(settings, name)!r}; name one "
+                f"that is further than {ROUNDING:g} from either"
             )
     if settings.seed < 0:
         raise SettingError(f"-seed is 0 or more, got {settings.seed!r}")

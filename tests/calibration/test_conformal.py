@@ -67,7 +67,7 @@ def test_cases_needed_is_the_fewest_that_the_level_allows(number, alpha):
             conformal_quantile(values, alpha, groups=np.arange(number))
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, float("nan"), 1e-310])
 def test_an_alpha_outside_0_to_1_is_refused(alpha):
     with pytest.raises(SettingError, match="alpha between 0 and 1"):
         conformal_quantile(np.zeros(5), alpha, groups=np.arange(5))

@@ -146,6 +146,9 @@ def test_what_so_few_cases_cannot_promise_is_refused_by_name(
         ({"tolerance": 0.0}, "-tolerance is a Dice above 0"),
         ({"contour_share": 1.5}, r"-contour_share is a share of voxels, .* got 1\.5"),
         ({"contour_share": -0.1}, "-contour_share is a share"),
+        ({"alpha": 1e-310}, "-alpha is a share between 0 and 1, got 1e-310"),
+        ({"contour_alpha": 5e-324}, "-contour_alpha is a share between 0 and 1, got 5e-324"),
+        ({"level": 1e-17}, "-level is a share between 0 and 1, got 1e-17"),
     ],
 )
 def test_a_senseless_tolerance_or_share_is_refused_before_anything_is_predicted(
