@@ -86,7 +86,7 @@ def _dice(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
     yield (
         f"Predicted Dice: mean absolute error {model.mean_absolute_error:.4f}, of predicting the "
         f"mean {model.baseline_error:.4f}; lower bound reached by {_share(figures.coverage)} of "
-        f"cases (promised {model.level:.0%})."
+        f"cases (promised {_promise(model.level)})."
     )
 
 
@@ -96,7 +96,7 @@ def _flag(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
         return
     yield (
         f"Flag: Dice below {rule.tolerance:g} and not flagged in {_share(figures.risk)} of cases "
-        f"(promised at most {rule.alpha:.1%}); {_share(figures.workload)} to review. "
+        f"(promised at most {_promise(rule.alpha)}); {_share(figures.workload)} to review. "
         f"{rule.poor:.0%} of the labelled cases lie below."
     )
     yield "Other promises and their workload, on the labelled cases:"
@@ -108,7 +108,8 @@ def _voxels(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
     if sets is not None:
         yield (
             f"Prediction sets: hold the true label in {_share(figures.set_coverage)} of voxels "
-            f"(promised {1 - sets.alpha:.0%}); {sets.ambiguous:.1%} of voxels have several labels."
+            f"(promised {_promise(1 - sets.alpha)}); {sets.ambiguous:.1%} of voxels have several "
+            "labels."
         )
     if contours is not None:
         margins = first_few(
@@ -121,7 +122,7 @@ def _voxels(calibration: Calibration, figures: HeldOutFigures) -> Iterator[str]:
         yield (
             f"Contours: the boundary{_but(contours.tolerated_share)} lies between them in "
             f"{_share(figures.contour_coverage)} of cases and labels "
-            f"(promised {1 - contours.alpha:.0%}); {margins}."
+            f"(promised {_promise(1 - contours.alpha)}); {margins}."
         )
 
 
@@ -140,7 +141,12 @@ def _share(value: float) -> str:
 
 
 def _but(share: float) -> str:
-    return f", {share:.1%} of voxels left out," if share else ""
+    return f", {_promise(share)} of voxels left out," if share else ""
+
+
+def _promise(share: float) -> str:
+    """In full: 99.5% is not 100%."""
+    return f"{round(100 * share, 6):g}%"
 
 
 def _mm(value: float | None) -> str:

@@ -148,7 +148,7 @@ def test_the_report_sets_held_out_figures_beside_what_was_promised(
         "ECE",
         "mean absolute error",
         "(promised 90%)",
-        "(promised at most 10.0%)",
+        "(promised at most 10%)",
         "cases to review",
         "Contours",
         "Stored in",

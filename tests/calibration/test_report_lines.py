@@ -7,8 +7,11 @@ import pytest
 
 from nnunetv2_le.calibration.calibration_file import Calibration, Identity
 from nnunetv2_le.calibration.contours import ContourMargins, LabelMargins
-from nnunetv2_le.calibration.flag import WorkloadPoint, fit_flag
+from nnunetv2_le.calibration.dice_models import IsotonicModel
+from nnunetv2_le.calibration.flag import FlagRule, WorkloadPoint, fit_flag
 from nnunetv2_le.calibration.held_out import HeldOutFigures
+from nnunetv2_le.calibration.predicted_dice import PredictedDice
+from nnunetv2_le.calibration.prediction_sets import PredictionSets
 from nnunetv2_le.calibration.report_lines import report_lines, workload_lines
 
 NAMED = ("dataset", "trainer", "plans", "configuration", "checkpoint")
@@ -33,6 +36,24 @@ def test_margins_of_a_hundred_labels_are_not_all_listed() -> None:
     lines = report_lines(Calibration(identity, 40, 40, contours=margins), HeldOutFigures())
     (line,) = [line for line in lines if line.startswith("Contours")]
     assert line.endswith("label_7 1.0 mm inside, no bound outside and 96 more.")
+
+
+def test_no_promise_is_rounded_to_another_one() -> None:
+    identity = Identity(**dict.fromkeys(NAMED, "x"), **dict.fromkeys(LISTED, ("x",)), checksums={})
+    margins = {"a": LabelMargins(2.0, 1.0)}
+    made = Calibration(
+        *(identity, 400, 400),
+        predicted_dice=PredictedDice(
+            IsotonicModel("soft_dice", (0.0,), (0.0,), 0.0), (), 0.995, 0.1, 0.2, 400, 400, 0
+        ),
+        flag=FlagRule("predicted_dice", True, 0.7, 0.8, 0.0125, 0.3, 0.2, 400, 400, ()),
+        prediction_sets=PredictionSets(0.1, 0.004, 0.2, 400, 400),
+        contours=ContourMargins(margins, 0.025, 400, 400, tolerated_share=0.0005),
+    )
+    text = "\n".join(report_lines(made, HeldOutFigures()))
+    promised = re.findall(r"promised (?:at most )?([\d.]+%)", text)
+    assert promised == ["99.5%", "1.25%", "99.6%", "97.5%"]
+    assert "0.05% of voxels left out" in text
 
 
 def test_the_curve_is_shown_from_end_to_end() -> None:
