@@ -264,6 +264,7 @@ def _region_of_interest(images: _Images, dataset: EvaluationDataset, margin: int
     foreground |= np.isin(images.prediction, np.concatenate(values))
     if not margin or not foreground.any():
         return foreground
+    margin = min(margin, sum(foreground.shape))  # more steps lead out of any image
     box = bounding_box(foreground, margin=margin)
     foreground[box] = ndimage.binary_dilation(foreground[box], iterations=margin)
     return foreground

@@ -89,6 +89,15 @@ def test_the_likelihood_is_that_of_known_voxels_alone(tmp_path, dataset, value, 
         assert found.values[f"{prefix}nll"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("margin", [2**31, 10**20])
+def test_a_margin_beyond_the_image_takes_all_of_it(tmp_path, dataset, margin):
+    reference, probabilities = volumes()
+    found = figures(
+        tmp_path / "case", dataset, reference, probabilities=probabilities, roi_margin_voxels=margin
+    )
+    assert found.values["roi_voxels"] == reference.size
+
+
 def test_labels_are_counted_as_missed_invented_and_absent(tmp_path, dataset):
     reference, probabilities = volumes()
     both = figures(tmp_path / "both", dataset, reference, probabilities=probabilities).values
