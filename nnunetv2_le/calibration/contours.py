@@ -5,7 +5,8 @@ Conventions:
     1 are dropped, and voxels beyond the image are outside. Where the reference is not known no
     voxel counts as missed or added, but the segmentation stays whole. Dilating by d adds the voxels
     within d of the mask, eroding by e keeps the voxels further than e from the outside. Both
-    contours hold together, for each label, with probability 1 - alpha: each is given alpha / 2.
+    contours hold together, for each label, with probability 1 - alpha in the cases that have the
+    label in reference or segmentation (and so in all): each is given alpha / 2.
 
 Metrics:
     outer distance of a case: the smallest dilation of the segmentation that contains the reference,
@@ -16,7 +17,10 @@ Metrics:
     The margins are conformal quantiles of these over labelled cases. With a tolerated share of 0
     (the default) a single stray voxel counts in full. Empty reference: outer 0, inner the depth of
     the segmentation. Empty segmentation: inner 0; outer infinite unless the reference is empty too.
-    A margin that is infinite (too many missed references) makes the outer contour the whole image.
+    Both empty: neither is defined (NaN), and the case does not count for that label; counted as 0
+    such cases would make the margins of a rare label too narrow wherever it is. An infinite margin
+    (too many missed references, or too few cases with the label) makes the outer contour the whole
+    image, or the inner one empty.
 
 Assumption:
     Exchangeability (see `conformal`).
@@ -34,16 +38,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from nnunetv2_le.calibration.conformal import conformal_quantile
+from nnunetv2_le.calibration.conformal import cases_needed, conformal_quantile, require_enough
 from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _ROUNDING_MM = 1e-6  # of equal distances to different voxels
+_PURPOSE = "a contour (half of the contours' alpha)"
 
 
 @dataclass(frozen=True)
 class BoundaryDistances:
-    """What one labelled case asks of the margins of one label, in mm.
+    """What one labelled case asks of the margins of one label, in mm; NaN of a label in neither.
 
     Attributes:
         outer_mm: smallest dilation of the segmentation that contains the reference; may be
@@ -59,10 +64,15 @@ class BoundaryDistances:
 
 @dataclass(frozen=True)
 class LabelMargins:
-    """Margins of one label, in mm; None: infinite, the outer contour is the whole image."""
+    """Margins of one label, in mm; None: infinite.
+
+    Attributes:
+        outer_mm: of the outer contour; None: it is the whole image.
+        inner_mm: of the inner contour; None: it is empty.
+    """
 
     outer_mm: float | None
-    inner_mm: float
+    inner_mm: float | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class ContourMargins:
 
     Attributes:
         labels: name of the label to its margins.
-        alpha: share of new cases in which a label's boundary may lie elsewhere.
+        alpha: share of new cases with a label in which its boundary may lie elsewhere.
         num_cases: labelled cases.
         num_groups: labelled patients.
         tolerated_share: share of the reference's voxels that may lie beyond the outer contour, and
@@ -114,6 +124,8 @@ def boundary_distances(
         raise SettingError(f"expected a tolerated share from 0 to 1, got {tolerated_share!r}")
     inside = np.ones_like(segmentation) if known is None else known
     missed, added = reference & ~segmentation & inside, segmentation & ~reference & inside
+    if not ((reference | segmentation) & inside).any():
+        return BoundaryDistances(math.nan, math.nan, tolerated_share)
     outer = inner = 0.0
     if missed.any():
         allowed = int(tolerated_share * np.count_nonzero(reference & inside))
@@ -147,7 +159,7 @@ def fit_contours(
 
     Args:
         distances: for each label one entry a labelled case.
-        alpha: share of new cases in which a label's boundary may lie elsewhere.
+        alpha: share of new cases with a label in which its boundary may lie elsewhere.
         groups: the number of each case's patient.
 
     Raises:
@@ -160,22 +172,17 @@ def fit_contours(
             "distances of one tolerated share are needed, got shares "
             f"{', '.join(map(str, sorted(shares)))}"
         )
+    require_enough(len(np.unique(groups)), alpha / 2, purpose=_PURPOSE)
     fitted = {}
     for label, cases in distances.items():
         if len(cases) != len(groups):
             raise InputError(
                 f"expected distances of {len(groups)} cases for {label}, got {len(cases)}"
             )
-        outer, inner = (
-            conformal_quantile(
-                np.array([getattr(case, side) for case in cases], dtype=float),
-                alpha / 2,
-                groups=groups,
-                purpose="a contour (half of the contours' alpha)",
-            )
-            for side in ("outer_mm", "inner_mm")
+        fitted[label] = LabelMargins(
+            _margin([case.outer_mm for case in cases], alpha / 2, groups),
+            _margin([case.inner_mm for case in cases], alpha / 2, groups),
         )
-        fitted[label] = LabelMargins(outer if math.isfinite(outer) else None, inner)
     return ContourMargins(
         labels=fitted,
         alpha=float(alpha),
@@ -183,6 +190,18 @@ def fit_contours(
         num_groups=len(np.unique(groups)),
         tolerated_share=float(next(iter(shares), 0.0)),
     )
+
+
+def _margin(
+    distances: Sequence[float], alpha: float, groups: Int[np.ndarray, "cases"]
+) -> float | None:
+    """Quantile over the cases with the label; None where it is infinite or they are too few."""
+    values = np.array(distances, dtype=float)
+    counts = ~np.isnan(values)
+    if len(np.unique(groups[counts])) < cases_needed(alpha):
+        return None
+    margin = conformal_quantile(values[counts], alpha, groups=groups[counts], purpose=_PURPOSE)
+    return margin if math.isfinite(margin) else None
 
 
 def contours(
@@ -197,8 +216,9 @@ def contours(
     if not segmentation.any():
         return inner, outer
     box = bounding_box(segmentation)
-    depth = _depth(segmentation[box], spacing_mm, thick=_thick(segmentation))
-    inner[box] = depth > margins.inner_mm + _ROUNDING_MM
+    if margins.inner_mm is not None:
+        depth = _depth(segmentation[box], spacing_mm, thick=_thick(segmentation))
+        inner[box] = depth > margins.inner_mm + _ROUNDING_MM
     if margins.outer_mm is not None:
         within = margins.outer_mm + _ROUNDING_MM
         reach = [int(within // size) + 1 for size in spacing_mm]

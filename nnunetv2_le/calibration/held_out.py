@@ -43,7 +43,7 @@ class HeldOutFigures:
         risk: share of cases that are poor and not flagged.
         workload: share of cases that are flagged; every case counts equally.
         set_coverage: share of voxels whose true label is in the set.
-        contour_coverage: share of cases and labels whose boundary lies between the contours.
+        contour_coverage: of cases and labels in them, the share whose boundary lies between.
     """
 
     coverage: float = _UNDEFINED
@@ -182,9 +182,13 @@ def _judge_contours(
         for name, of_label in distances.items()
         for n in asked
     ]
-    return {"contour_coverage": np.array(holds, dtype=float)}
+    return {"contour_coverage": np.array(holds)}
 
 
-def _lies_between(distance: BoundaryDistances, margins: LabelMargins) -> bool:
+def _lies_between(distance: BoundaryDistances, margins: LabelMargins) -> float:
+    """1 or 0; NaN of a label that is in neither reference nor segmentation."""
+    if math.isnan(distance.outer_mm):
+        return math.nan
     outer = math.inf if margins.outer_mm is None else margins.outer_mm
-    return distance.outer_mm <= outer and distance.inner_mm <= margins.inner_mm
+    inner = math.inf if margins.inner_mm is None else margins.inner_mm
+    return float(distance.outer_mm <= outer and distance.inner_mm <= inner)

@@ -60,7 +60,8 @@ class ObservedCase:
             heads.
         members: names of the members of ``logits``: the heads, if there are, and ``fused``.
         outer_mm: smallest dilation of the segmentation that contains the reference, each label.
-        inner_mm: smallest erosion of the segmentation that the reference contains, each label.
+        inner_mm: smallest erosion of the segmentation that the reference contains, each label;
+            both are NaN of a label in neither.
         contour_share: share of voxels that either may leave out.
         features: pooled features; of length 0 where the network has none.
         arrays: what `observe` gave, for the logits and the truth of the voxels that were drawn.

@@ -164,7 +164,10 @@ def test_empty_cases():
     empty, full = np.zeros((4, 6, 6), dtype=bool), np.zeros((4, 6, 6), dtype=bool)
     full[1:3, 1:4, 1:4] = True
     one = (1.0, 1.0, 1.0)
-    assert boundary_distances(empty, empty, spacing_mm=one) == BoundaryDistances(0.0, 0.0)
+    neither = boundary_distances(empty, empty, spacing_mm=one)
+    assert np.isnan([neither.outer_mm, neither.inner_mm]).all()
+    ignored = boundary_distances(full, full, spacing_mm=one, known=~full)
+    assert np.isnan([ignored.outer_mm, ignored.inner_mm]).all()
     assert boundary_distances(full, empty, spacing_mm=one) == BoundaryDistances(math.inf, 0.0)
     assert boundary_distances(empty, full, spacing_mm=one) == BoundaryDistances(0.0, 1.0)
     assert boundary_distances(full, full, spacing_mm=one) == BoundaryDistances(0.0, 0.0)
@@ -183,6 +186,42 @@ def test_margins_are_the_order_statistics_of_half_of_alpha():
     assert margins.labels["a"] == LabelMargins(37.0, 18.5)
     missed = [BoundaryDistances(math.inf, 0.0)] * 3 + cases[3:]
     assert fit_contours({"a": missed}, alpha=0.1, groups=np.arange(39)).labels["a"].outer_mm is None
+
+
+def test_a_rare_label_gets_margins_from_the_cases_that_have_it():
+    neither, cases = (
+        BoundaryDistances(math.nan, math.nan),
+        [BoundaryDistances(float(n), 0.5 * n) for n in range(39)],
+    )
+    rare = [*[neither] * 61, *cases]
+    assert fit_contours({"a": rare}, alpha=0.1, groups=np.arange(100)).labels["a"] == LabelMargins(
+        37.0, 18.5
+    )
+    # 18 patients with the label are too few for 0.05, though there are 100
+    rarer = [*[neither] * 82, *cases[:18]]
+    none = fit_contours({"a": rarer}, alpha=0.1, groups=np.arange(100)).labels["a"]
+    assert none == LabelMargins(None, None)
+    square = np.ones((1, 6, 6), dtype=bool)
+    square[:, 0] = False
+    inner, outer = contours(square, none, spacing_mm=(1, 1, 1))
+    assert not inner.any()
+    assert outer.all()
+
+
+def test_a_rare_label_is_covered_where_it_is():
+    generator, held = np.random.default_rng(5), []
+    neither = BoundaryDistances(math.nan, math.nan)
+    for _ in range(400):
+        has = generator.random(100) < 0.3
+        distances = generator.gamma(2.0, size=(120, 2))
+        cases = [
+            BoundaryDistances(*map(float, row)) if there else neither
+            for row, there in zip(distances[:100], has, strict=True)
+        ]
+        margins = fit_contours({"a": cases}, alpha=0.2, groups=np.arange(100)).labels["a"]
+        within = (distances[100:, 0] <= margins.outer_mm) & (distances[100:, 1] <= margins.inner_mm)
+        held.append(within.mean())
+    assert np.mean(held) >= 0.8 - 3 * np.std(held) / np.sqrt(400)
 
 
 def test_both_contours_hold_for_a_new_case():

@@ -188,3 +188,4 @@ def test_a_boundary_lies_between_contours_if_both_hold(
     assert _lies_between(distance, LabelMargins(2.0, 1.0)) == holds
     whole_image = LabelMargins(None, 1.0)
     assert _lies_between(distance, whole_image) == (inner_mm <= 1)
+    assert _lies_between(distance, LabelMargins(None, None)) == 1
