@@ -201,23 +201,21 @@ def fit_predicted_dice(
     num_patients = len(np.unique(patients))
     _require_patients(num_patients, level)
     choose = partial(
-        _choose,
-        scores,
-        dice,
-        patients=patients,
+        choose_model,
         candidates=_usable(scores, MAIN_SCORES if score is None else (main,)) or (main,),
         columns=_usable(scores, filter(is_of_linear_model, scores)) or (main,),
+        seed=seed,
     )
     weights, folds = group_weights(patients), []
     held_out, baseline = np.full(len(dice), np.nan), np.full(len(dice), np.nan)
     for training, asked in group_folds(patients, NUM_FOLDS, seed=seed):
-        model = choose(training, seed=seed)
+        model = choose(rows(scores, training), dice[training], groups=patients[training])
         odds = model.predict(rows(scores, asked))
         held_out[asked], baseline[asked] = dice_of(odds), dice[training].mean()
         residuals = odds - log_odds(dice[asked])
         folds.append(HeldOutFold(model, tuple(residuals.tolist()), tuple(weights[asked].tolist())))
     predicted = PredictedDice(
-        model=choose(np.arange(len(dice)), seed=seed),
+        model=choose(scores, dice, groups=patients),
         folds=tuple(folds),
         level=float(level),
         mean_absolute_error=float(weights @ np.abs(held_out - dice)),
@@ -249,27 +247,6 @@ def _require_patients(number: int, level: float) -> None:
             f"got {number}; label more cases"
         )
     require_enough(number, 1 - level, purpose="a lower bound of Dice")
-
-
-def _choose(
-    scores: Scores,
-    dice: np.ndarray,
-    known: np.ndarray,
-    *,
-    patients: np.ndarray,
-    candidates: tuple[str, ...],
-    columns: tuple[str, ...],
-    seed: int,
-) -> DiceModel:
-    """The model of some of the cases."""
-    return choose_model(
-        rows(scores, known),
-        dice[known],
-        groups=patients[known],
-        candidates=candidates,
-        columns=columns,
-        seed=seed,
-    )
 
 
 def _main_score(table: LabelCases, score: str | None) -> str:
