@@ -216,6 +216,6 @@ class ObservationWriter(CaseWriter):
         if labelled.case.previous_stage is not None:
             files.append(labelled.case.previous_stage)
         known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        # earlier versions observed references without these checks
-        checked = ["shape", "grid", "values"]
+        # earlier versions observed references without these checks, and absent labels as distance 0
+        checked = ["shape", "grid", "values", "absent labels"]
         return {"files": known, "checked": checked, "fold": self.fold, **self.stamp}

@@ -120,7 +120,7 @@ def test_other_labels_and_unchecked_ones_are_looked_at_again(
     own = calibrated.copied_model(tmp_path, calibrated=True)
     earlier = work(own, "0") / "cases" / "case_02.json"
     record = json.loads(earlier.read_text())
-    assert record["observed"].pop("checked") == ["shape", "grid", "values"]
+    assert record["observed"].pop("checked") == ["shape", "grid", "values", "absent labels"]
     earlier.write_text(json.dumps(record))  # of a version that did not look at values
     label = calibrated.raw / "labelsTr" / "case_00.nii.gz"
     before = label.stat()
