@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_weights_without_augmentation_processes(
     for seed in (3, 3, 4):
         assert call(f"1 3d_fullres 1 {TINY} -seed {seed}") == 0
         found.append(weights(folders, model, "fold_1")["encoder.stages.0.0.convs.0.conv.weight"])
-    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert not torch.equal(found[0], found[2])
 
 
