@@ -131,7 +131,7 @@ def test_it_compiles_as_one_graph(backend, shapes_unchecked):
     compiled = torch.compile(ensemble, backend=backend, fullgraph=True)
     for seed in (1, 2):
         _assert_close(compiled(_images(seed)), ensemble(_images(seed)))
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 def test_it_trains_compiled_as_it_trains(shapes_unchecked):
@@ -177,7 +177,7 @@ def test_a_layer_that_runs_twice_in_training_alone_is_refused(shapes_unchecked):
     ensemble.eval()(_images())
     with pytest.raises(SettingError, match=r"^The layer 'first' ran several times in one call.*Ch"):
         ensemble.train()(_images())
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 # torch itself looks at the gradient of what is carried over the break, and warns about it
@@ -233,18 +233,34 @@ def test_threads_that_share_one_ensemble_do_not_mix():
 def test_no_state_is_left_after_a_call_or_an_error():
     ensemble = _ensemble()
     ensemble(_images())
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
     with pytest.raises(RuntimeError, match="expected input"):
         ensemble(torch.zeros(1, 2, 8, 8))
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 def test_outside_an_ensemble_the_network_collects_nothing():
     network = TwoScales().eval()
     _ensemble(network)
     Tap("nobody", "fine")(network, (), None)
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
     assert network(_images()).shape == (2, 3, 8, 8)
+
+
+def test_a_network_that_carried_heads_before_can_be_part_of_another_that_runs_it_twice():
+    network = TwoScales().eval()
+    _ensemble(network)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.fuse = network, nn.Conv2d(6, 3, 1)
+
+        def forward(self, images):
+            return self.fuse(torch.cat((self.one(images), self.one(images.flip(-1))), dim=1))
+
+    outputs = _ensemble(Both(), ["fuse"])(_images())
+    assert list(outputs) == ["fuse", "output"]
 
 
 def test_copies_and_pickles_are_ensembles_of_their_own():
