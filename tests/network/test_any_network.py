@@ -467,3 +467,35 @@ def test_a_network_for_another_task_is_refused():
         UnsupportedArchitectureError, match=r"task='classification' needs .*\(1, 3,"
     ):
         _ensemble(task="classification")
+
+
+class _MoreInTraining(nn.Module):
+    """As networks with deep supervision: one prediction in evaluation, several in training."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.more = more
+
+    def forward(self, x):
+        return self.more(x) if self.training else x
+
+
+class _First(nn.Module):
+    def forward(self, x):
+        return x[0] if isinstance(x, tuple) else x
+
+
+def test_a_prediction_of_another_shape_in_training_is_named():
+    network = nn.Sequential(TwoScales(), _MoreInTraining(lambda x: torch.stack((x, x), dim=1)))
+    ensemble = _ensemble(network, ["0.fine"])
+    assert list(ensemble(_images())) == ["0.fine", "output"]
+    with pytest.raises(UnsupportedArchitectureError, match=r"gives a tensor of shape \(2, 2, 3,"):
+        ensemble.train()(_images())
+
+
+def test_a_layer_that_gives_no_tensor_in_training_is_named():
+    first = nn.Sequential(nn.Conv2d(1, 3, 1), _MoreInTraining(lambda x: (x, x)))
+    ensemble = _ensemble(nn.Sequential(first, _First()), ["0"])
+    assert list(ensemble(_images())) == ["0", "output"]
+    with pytest.raises(UnsupportedArchitectureError, match="'0' gave a tuple of 2 in this pass"):
+        ensemble.train()(_images())
