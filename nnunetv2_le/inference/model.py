@@ -39,7 +39,7 @@ from nnunetv2_le.inference.model_files import (
     restored,
 )
 from nnunetv2_le.inference.one_model import require_one_model
-from nnunetv2_le.network.head_sources import HeadSource, head_source
+from nnunetv2_le.network.head_sources import HeadSource, decoder_heads_learned, head_source
 from nnunetv2_le.training.registry import register_trainers
 from nnunetv2_le.types import Labels
 
@@ -109,7 +109,7 @@ def load_model(
     trainer = _find_trainer(first.trainer_name)
     with restored(folder / "plans.json", "The network"):
         network = _build_network(trainer, plans, configuration, dataset_json)
-    trained_deep = not issubclass(trainer, no_deep_supervision.nnUNetTrainerNoDeepSupervision)
+    trained_deep = _trained_deep(trainer, list(checkpoints.values()))
     sources = []
     for (name, fold), checkpoint in checkpoints.items():
         file = folder / f"fold_{fold}" / name
@@ -130,6 +130,13 @@ def load_model(
         labels=describe_labels(label_manager),
         mirror_axes=first.mirror_axes,
     )
+
+
+def _trained_deep(trainer: type[nnUNetTrainer], checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether heads before the last are predictions: those of deep supervision."""
+    if issubclass(trainer, no_deep_supervision.nnUNetTrainerNoDeepSupervision):
+        return False
+    return all(decoder_heads_learned(checkpoint.weights) for checkpoint in checkpoints)
 
 
 def _require_trainer(name: str, *, like: type[nnUNetTrainer], checkpoint: Path) -> None:

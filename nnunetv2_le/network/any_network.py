@@ -79,6 +79,7 @@ class LayerEnsemble(nn.Module):
         own = _own_prediction(dummy.result, output)
         _check_task(own, task, len(dummy.space))
         self.task, self.gradient, self.output = task, gradient, output
+        self._axes = len(dummy.space)
         self.layers = tuple(find_layers(model, names, dummy))
         self.member_names = (*(layer.name for layer in self.layers), OWN)
         self.model = model
@@ -100,19 +101,21 @@ class LayerEnsemble(nn.Module):
             prediction comes last, as ``output``. All have the shape of the last.
 
         Raises:
-            UnsupportedArchitectureError: a layer was not run in this pass, or where its head's
-                gradient cannot reach the network.
+            UnsupportedArchitectureError: a layer was not run in this pass or gave no tensor, where
+                its head's gradient cannot reach the network, or the network's output is not what
+                the task needs: some give more in training.
         """
         result, tapped = call_with_taps(lambda: self.model(*inputs, **options), owner=self._owner)
         own = _own_prediction(result, self.output)
+        _check_task(own, self.task, self._axes)
         if self.gradient > 0 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             _require_gradient(tapped, own)
         predictions = {}
         for layer, head in zip(self.layers, self.heads, strict=True):
             if layer.name not in tapped:
                 raise UnsupportedArchitectureError(_not_run(layer.name))
-            features = scale_gradient(tapped[layer.name].output, self.gradient)
-            predictions[layer.name] = head(features, head_size(own))
+            features = _features(layer.name, tapped[layer.name])
+            predictions[layer.name] = head(scale_gradient(features, self.gradient), head_size(own))
         return {**predictions, OWN: own}
 
 
@@ -162,6 +165,16 @@ def _require_gradient(tapped: Mapping[str, Tapped], own: Tensor) -> None:
             "use_reentrant=False, name layers outside the checkpoint, or set gradient=0 to train "
             "the heads alone."
         )
+
+
+def _features(name: str, tapped: Tapped) -> Tensor:
+    """What a layer gave in this pass, which can be otherwise in training."""
+    if isinstance(features := tapped.output, Tensor):
+        return features
+    raise UnsupportedArchitectureError(
+        f"Layer {name!r} gave {describe(features)} in this pass, but a tensor in the pass over the "
+        "example, which is one in evaluation. Name a layer inside or after it."
+    )
 
 
 def _not_run(name: str) -> str:

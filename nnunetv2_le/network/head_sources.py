@@ -6,6 +6,8 @@ layer ensemble has its own heads; a stock nnU-Net has its deep-supervision heads
 has one.
 """
 
+from collections.abc import Mapping
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -132,3 +134,21 @@ def head_source(network: nn.Module, *, deep_supervision: bool) -> HeadSource:
     if deep_supervision and hasattr(decoder, "seg_layers") and hasattr(decoder, "deep_supervision"):
         return DeepSupervisionHeads(network)
     return HeadSource(network)
+
+
+def decoder_heads_learned(weights: Mapping[str, Tensor]) -> bool:
+    """Whether decoder heads before the last learned anything where the last one did.
+
+    Without deep supervision they get no gradient and keep the bias 0 with which nnU-Net starts
+    them. A trainer switches it off in ``__init__``, which a prediction does not run.
+
+    Args:
+        weights: network weights of a checkpoint.
+
+    Returns:
+        True where weights cannot tell: no biases, one such head, or a last head that is new too.
+    """
+    # from the second on: the coarsest has weight 0 in deep supervision too
+    names = (f"decoder.seg_layers.{number}.bias" for number in count(1))
+    learned = [bool(weights[name].any()) for name in takewhile(weights.__contains__, names)]
+    return len(learned) < 2 or any(learned[:-1]) or not learned[-1]

@@ -1,11 +1,12 @@
 """What named layers of a network give in one call, without a state that outlives the call.
 
-A tap is a forward hook that is set once and for all. It writes into the collection of the call that
-is running in its own thread, and does nothing outside such a call. So two threads can use one
-network at once, replicas of ``nn.DataParallel`` (which share their hooks, and run in a thread each)
-do not mix, ``torch.compile`` traces the taps as part of one graph, and copies and pickles keep
-them. Hooks that are set for each call would have none of these properties: all threads and replicas
-share a module's table of hooks.
+A tap is a forward hook that is set once and for all. It writes into the collection of the call of
+its owner that is running in its own thread, and does nothing outside such a call: taps of an owner
+that is gone are as if they were not there. So two threads can use one network at once, replicas of
+``nn.DataParallel`` (which share their hooks, and run in a thread each) do not mix,
+``torch.compile`` traces the taps as part of one graph, and copies and pickles keep them. Hooks that
+are set for each call would have none of these properties: all threads and replicas share a module's
+table of hooks.
 """
 
 import threading
@@ -28,11 +29,11 @@ class Tapped(NamedTuple):
 
 
 class _Running(threading.local):
-    """The collection of the call that runs in this thread."""
+    """The collection of each owner whose call runs in this thread."""
 
     def __init__(self) -> None:
         # not of the class: torch.compile guards what a thread has, also that it has nothing yet
-        self.collection: dict[tuple[str, str], Tapped] | None = None
+        self.collections: dict[str, dict[str, Tapped]] = {}
 
 
 _running = _Running()
@@ -54,17 +55,17 @@ class Tap:
         """What torch calls when the layer has run.
 
         Raises:
-            SettingError: for the second time in one call.
+            SettingError: for the second time in one call of its owner.
         """
-        collection = _running.collection
+        collection = _running.collections.get(self.owner)
         if collection is None:
             return
-        if (self.owner, self.name) in collection:
+        if self.name in collection:
             raise SettingError(
                 f"The layer {self.name!r} ran several times in one call, so that it is not known "
                 "which run a head should see. Choose a layer that runs once."
             )
-        collection[self.owner, self.name] = Tapped(output, torch.is_grad_enabled())
+        collection[self.name] = Tapped(output, torch.is_grad_enabled())
 
 
 def set_taps(network: nn.Module, names: Iterable[str], *, owner: str) -> None:
@@ -78,21 +79,19 @@ def call_with_taps(call: Callable[[], Result], *, owner: str) -> tuple[Result, d
 
     Args:
         call: runs it.
-        owner: whose taps are read. What others see is handed on to the call around this one.
+        owner: whose taps are read; those of an owner whose call is around this one go on.
 
     Returns:
         What ``call`` gives, and what the tapped layers gave that it reached, by name.
     """
-    before = _running.collection
-    collection: dict[tuple[str, str], Tapped] = {}
-    _running.collection = collection
+    before = _running.collections
+    tapped: dict[str, Tapped] = {}
+    _running.collections = {**before, owner: tapped}
     try:
         result = call()
     finally:
-        _running.collection = before
-    if before is not None:
-        before.update({key: tapped for key, tapped in collection.items() if key[0] != owner})
-    return result, {name: tapped for (of, name), tapped in collection.items() if of == owner}
+        _running.collections = before
+    return result, tapped
 
 
 def cut_off_by_checkpoints(tapped: Mapping[str, Tapped], result: Tensor) -> list[str]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_le.errors import UnsupportedArchitectureError
+from nnunetv2_le.errors import SettingError, UnsupportedArchitectureError
 from nnunetv2_le.network.blocks import unsupported
 
 
@@ -79,7 +79,17 @@ class SeveralHeadsTrainer(OwnNetworkTrainer):
     """For networks with ``has_regions`` and ``deep_supervision`` of their own."""
 
     def initialize(self) -> None:
-        """Build the network, and tell it whether its channels are regions."""
+        """Build network, optimizer and loss; tell the network whether its channels are regions.
+
+        Raises:
+            SettingError: a subclass switched deep supervision off.
+        """
+        if not self.enable_deep_supervision:
+            raise SettingError(
+                f"{type(self).__name__} switches nnU-Net's deep supervision off "
+                "(enable_deep_supervision), by which each of several heads learns: without it they "
+                "would stay as they start, or learn from their mean alone. Leave it on."
+            )
         super().initialize()
         unwrap(self.network).has_regions = self.label_manager.has_regions
 

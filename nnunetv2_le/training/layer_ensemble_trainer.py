@@ -5,7 +5,6 @@ from typing import Any
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
-from nnunetv2_le.errors import SettingError
 from nnunetv2_le.network.layer_ensemble_unet import Granularity, LayerEnsembleUNet
 from nnunetv2_le.training.base_trainers import SeveralHeadsTrainer
 from nnunetv2_le.training.losses import SummedHeadLoss
@@ -50,20 +49,6 @@ class LayerEnsembleTrainer(SeveralHeadsTrainer):
         if callable(initialize := getattr(unet, "initialize", None)):
             network.extra_heads.apply(initialize)
         return network
-
-    def initialize(self) -> None:
-        """Build network, optimizer and loss.
-
-        Raises:
-            SettingError: a subclass switched deep supervision off.
-        """
-        if not self.enable_deep_supervision:
-            raise SettingError(
-                f"{type(self).__name__} switches nnU-Net's deep supervision off "
-                "(enable_deep_supervision), by which the heads of a layer ensemble learn: most of "
-                "them would stay as they start. Leave it on."
-            )
-        super().initialize()
 
     def _get_deep_supervision_scales(self) -> list[list[float]]:
         """One target at full resolution: every head is compared with it."""

@@ -28,8 +28,7 @@ class MultiHeadTrainer(SeveralHeadsTrainer):
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net's loss with deep supervision, its first term once for each copy."""
-        loss: nn.Module = super()._build_loss()
-        return MultiHeadLoss(loss, self.num_heads) if self.enable_deep_supervision else loss
+        return MultiHeadLoss(super()._build_loss(), self.num_heads)
 
 
 class MultiHeadTrainer10(MultiHeadTrainer):

@@ -159,3 +159,22 @@ def test_an_unknown_trainer_is_named(folder: Path):
     change(checkpoint(folder), trainer_name="SomebodysTrainer")
     with pytest.raises(ModelFolderError, match="'SomebodysTrainer'"):
         load_model(folder, folds=[0])
+
+
+@pytest.mark.parametrize(
+    ("learned", "names"),
+    [
+        ((2,), ("output",)),
+        ((1, 2), ("decoder_1", "decoder_2")),
+        ((), ("decoder_1", "decoder_2")),
+    ],
+    ids=["without deep supervision", "with it", "not at all"],
+)
+def test_heads_that_never_learned_are_no_members(
+    tmp_path: Path, learned: tuple[int, ...], names: tuple[str, ...]
+):
+    folder = TinyModel(stages=4).write(tmp_path / "model")
+    weights = torch.load(checkpoint(folder), weights_only=False)["network_weights"]
+    biases = {f"decoder.seg_layers.{number}.bias": torch.ones(3) for number in learned}
+    change(checkpoint(folder), network_weights=weights | biases)
+    assert load_model(folder).sources[0].head_names == names

@@ -131,7 +131,7 @@ def test_it_compiles_as_one_graph(backend, shapes_unchecked):
     compiled = torch.compile(ensemble, backend=backend, fullgraph=True)
     for seed in (1, 2):
         _assert_close(compiled(_images(seed)), ensemble(_images(seed)))
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 def test_it_trains_compiled_as_it_trains(shapes_unchecked):
@@ -177,7 +177,7 @@ def test_a_layer_that_runs_twice_in_training_alone_is_refused(shapes_unchecked):
     ensemble.eval()(_images())
     with pytest.raises(SettingError, match=r"^The layer 'first' ran several times in one call.*Ch"):
         ensemble.train()(_images())
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 # torch itself looks at the gradient of what is carried over the break, and warns about it
@@ -233,18 +233,34 @@ def test_threads_that_share_one_ensemble_do_not_mix():
 def test_no_state_is_left_after_a_call_or_an_error():
     ensemble = _ensemble()
     ensemble(_images())
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
     with pytest.raises(RuntimeError, match="expected input"):
         ensemble(torch.zeros(1, 2, 8, 8))
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
 
 
 def test_outside_an_ensemble_the_network_collects_nothing():
     network = TwoScales().eval()
     _ensemble(network)
     Tap("nobody", "fine")(network, (), None)
-    assert taps._running.collection is None
+    assert taps._running.collections == {}
     assert network(_images()).shape == (2, 3, 8, 8)
+
+
+def test_a_network_that_carried_heads_before_can_be_part_of_another_that_runs_it_twice():
+    network = TwoScales().eval()
+    _ensemble(network)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.fuse = network, nn.Conv2d(6, 3, 1)
+
+        def forward(self, images):
+            return self.fuse(torch.cat((self.one(images), self.one(images.flip(-1))), dim=1))
+
+    outputs = _ensemble(Both(), ["fuse"])(_images())
+    assert list(outputs) == ["fuse", "output"]
 
 
 def test_copies_and_pickles_are_ensembles_of_their_own():
@@ -451,3 +467,35 @@ def test_a_network_for_another_task_is_refused():
         UnsupportedArchitectureError, match=r"task='classification' needs .*\(1, 3,"
     ):
         _ensemble(task="classification")
+
+
+class _MoreInTraining(nn.Module):
+    """As networks with deep supervision: one prediction in evaluation, several in training."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.more = more
+
+    def forward(self, x):
+        return self.more(x) if self.training else x
+
+
+class _First(nn.Module):
+    def forward(self, x):
+        return x[0] if isinstance(x, tuple) else x
+
+
+def test_a_prediction_of_another_shape_in_training_is_named():
+    network = nn.Sequential(TwoScales(), _MoreInTraining(lambda x: torch.stack((x, x), dim=1)))
+    ensemble = _ensemble(network, ["0.fine"])
+    assert list(ensemble(_images())) == ["0.fine", "output"]
+    with pytest.raises(UnsupportedArchitectureError, match=r"gives a tensor of shape \(2, 2, 3,"):
+        ensemble.train()(_images())
+
+
+def test_a_layer_that_gives_no_tensor_in_training_is_named():
+    first = nn.Sequential(nn.Conv2d(1, 3, 1), _MoreInTraining(lambda x: (x, x)))
+    ensemble = _ensemble(nn.Sequential(first, _First()), ["0"])
+    assert list(ensemble(_images())) == ["0", "output"]
+    with pytest.raises(UnsupportedArchitectureError, match="'0' gave a tuple of 2 in this pass"):
+        ensemble.train()(_images())

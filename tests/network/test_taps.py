@@ -52,6 +52,25 @@ def test_a_layer_that_runs_twice_is_refused_and_the_next_call_begins_anew() -> N
     assert list(call_with_taps(lambda: network(x), owner="a")[1]) == ["0"]
 
 
+def test_taps_of_an_owner_that_is_not_called_do_nothing() -> None:
+    network, x = network_of("earlier"), torch.ones(1, 1)
+    set_taps(network, ["1"], owner="a")
+    result, seen = call_with_taps(lambda: network[1](network[0](network[0](x))), owner="a")
+    assert torch.equal(result, network[1](network[0](network[0](x))))
+    assert list(seen) == ["1"]
+
+
+def test_a_layer_that_runs_in_two_inner_calls_is_refused_by_the_outer_one() -> None:
+    network, x = network_of("inner", "outer"), torch.ones(1, 1)
+
+    def twice() -> None:
+        for _ in range(2):
+            call_with_taps(lambda: network(x), owner="inner")
+
+    with pytest.raises(SettingError, match="layer '0' ran several times in one call"):
+        call_with_taps(twice, owner="outer")
+
+
 def test_without_a_checkpoint_no_layer_is_cut_off() -> None:
     network, x = network_of("a"), torch.ones(1, 1)
 

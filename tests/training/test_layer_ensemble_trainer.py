@@ -205,7 +205,9 @@ def test_the_loss_has_no_warning_and_no_weights(plain: TinyDataset) -> None:
     assert trainer.enable_deep_supervision
 
 
-@pytest.mark.parametrize("name", ["LayerEnsembleTrainer", "LayerEnsembleTrainerFrozen"])
+@pytest.mark.parametrize(
+    "name", ["LayerEnsembleTrainer", "LayerEnsembleTrainerFrozen", "MultiHeadTrainer"]
+)
 def test_heads_that_would_not_learn_are_refused(plain: TinyDataset, name: str) -> None:
     trainer = trainer_for(plain, "3d_fullres", trainer=name)
     trainer.enable_deep_supervision = False  # as a subclass can
