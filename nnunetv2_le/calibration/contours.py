@@ -43,7 +43,6 @@ from nnunetv2_le.errors import InputError, SettingError
 from nnunetv2_le.uncertainty.aggregation import bounding_box
 
 _ROUNDING_MM = 1e-6  # of equal distances to different voxels
-_PURPOSE = "a contour (half of the contours' alpha)"
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,8 @@ def fit_contours(
             "distances of one tolerated share are needed, got shares "
             f"{', '.join(map(str, sorted(shares)))}"
         )
-    require_enough(len(np.unique(groups)), alpha / 2, purpose=_PURPOSE)
+    purpose = "a contour (half of the contours' alpha)"
+    require_enough(len(np.unique(groups)), alpha / 2, purpose=purpose)
     fitted = {}
     for label, cases in distances.items():
         if len(cases) != len(groups):
@@ -200,7 +200,7 @@ def _margin(
     counts = ~np.isnan(values)
     if len(np.unique(groups[counts])) < cases_needed(alpha):
         return None
-    margin = conformal_quantile(values[counts], alpha, groups=groups[counts], purpose=_PURPOSE)
+    margin = conformal_quantile(values[counts], alpha, groups=groups[counts])
     return margin if math.isfinite(margin) else None
 
 
