@@ -115,7 +115,7 @@ def run(request: CompareRequest) -> "dict[str, Evaluation]":
             logger.warning("%s: %d cases that another method lacks are left out", name, left_out)
     _write_tables(methods, request)
     if options.figures:
-        _figures({n: replace(m, cases=m.cases.loc[cases]) for n, m in methods.items()}, request)
+        _figures(_on_common_cases(methods, cases, request), request)
     logger.info("%d cases in common. Results: %s", len(cases), request.output)
     return methods
 
@@ -187,6 +187,26 @@ def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) 
         },
         request.output / "summary.json",
     )
+
+
+def _on_common_cases(
+    methods: "Mapping[str, Evaluation]", cases: Sequence[str], request: CompareRequest
+) -> "dict[str, Evaluation]":
+    """What the figures show."""
+    from nnunetv2_le.evaluation.common_calibration import common_calibration
+
+    options = request.options
+    calibration = common_calibration(
+        methods,
+        request.predictions,
+        options.references,
+        metrics=options.metrics(),
+        num_processes=options.num_processes,
+    )
+    return {
+        name: replace(method, cases=method.cases.loc[list(cases)], calibration=calibration[name])
+        for name, method in methods.items()
+    }
 
 
 def _figures(methods: "Mapping[str, Evaluation]", request: CompareRequest) -> None:

@@ -5,6 +5,7 @@ A score's direction is what ``uncertainty.json`` states; a column without a dire
 number of members) is no score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nnunetv2_le.evaluation.dataset import read_json
 from nnunetv2_le.types import Direction
 
 _DIRECTIONS = ("higher_is_better", "higher_is_worse", "none")
+_NO_NUMBER = ("na", "n/a", "#n/a", "nan", "null", "none")  # what programs write for an empty field
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def read_confidence_tables(folder: Path) -> ConfidenceTables | None:
     if (folder / "uncertainty_per_label.csv").is_file():
         labels = _read_table(folder / "uncertainty_per_label.csv", ["case", "label_name"])
     description = read_json(folder / "uncertainty.json")
-    return ConfidenceTables(_scores(description, cases, folder / "uncertainty.json"), cases, labels)
+    scores = _scores(description, cases, folder / "uncertainty.json")
+    _require_numbers(cases, scores, folder / "uncertainty.csv")
+    if labels is not None:
+        _require_numbers(labels, scores, folder / "uncertainty_per_label.csv")
+    return ConfidenceTables(scores, cases, labels)
 
 
 def ranked_confidences(table: pd.DataFrame, score: Score) -> Float[np.ndarray, "cases"]:
@@ -108,7 +114,10 @@ def _read_table(path: Path, index: list[str]) -> pd.DataFrame:
             path, dtype=dict.fromkeys(index, str), keep_default_na=False, na_values=[""]
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+        raise InputError(
+            f"{path} cannot be read as a table: {error}; save it as CSV with commas, in UTF-8"
+        ) from error
+    table = table.dropna(how="all")  # spreadsheets leave empty rows at the end
     missing = [column for column in index if column not in table.columns]
     if missing:
         raise InputError(
@@ -122,6 +131,20 @@ def _read_table(path: Path, index: list[str]) -> pd.DataFrame:
             "predict into an empty folder"
         )
     return table.set_index(index)
+
+
+def _require_numbers(table: pd.DataFrame, scores: Sequence[Score], path: Path) -> None:
+    """Refuse texts, such as numbers with a decimal comma, that would count as undefined scores."""
+    for score in scores:
+        if score.name not in table.columns:
+            continue
+        given = table[score.name][np.isnan(numbers(table, score.name))].dropna().astype(str)
+        texts = given[~given.str.strip().str.lower().isin(_NO_NUMBER)]
+        if len(texts):
+            raise InputError(
+                f"{path}: {score.name} must hold numbers with a decimal point, got "
+                f"{texts.iloc[0]!r} for {texts.index[0]!r}; save the table without changing them"
+            )
 
 
 def _scores(description: Any, cases: pd.DataFrame, path: Path) -> tuple[Score, ...]:

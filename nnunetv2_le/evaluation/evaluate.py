@@ -175,7 +175,9 @@ def _read_texts(path: Path) -> pd.DataFrame:
                 index_col=False,  # commas at the end of rows would make the first column none
             )
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+        raise InputError(
+            f"{path} cannot be read as a table: {error}; save it as CSV with commas, in UTF-8"
+        ) from error
     stripped = table.apply(lambda column: column.str.strip())
     return stripped.mask(stripped == "")
 

@@ -1,6 +1,7 @@
 """One slice of a case: image, contours of reference and prediction, uncertainty maps beside it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,8 @@ from matplotlib.lines import Line2D
 from nnunetv2_le.report.figure_files import as_written, new_figure, own_style
 from nnunetv2_le.report.slices import aspect_of, slice_of
 
-_REFERENCE, _PREDICTION = "lime", "red"
+_REFERENCE: dict[str, Any] = {"color": "lime", "linestyle": "solid"}
+_PREDICTION: dict[str, Any] = {"color": "red", "linestyle": "dashed"}  # not told by colour alone
 
 
 @own_style()
@@ -60,16 +62,17 @@ def case_figure(
     title = as_written(case) + ("" if dice is None else f", Dice {dice:.3f}")
     figure.suptitle(f"{title}, slice {index + 1} of {len(prediction)}", fontsize="medium")
     handles = [
-        Line2D([], [], color=_REFERENCE, label="reference"),
-        Line2D([], [], color=_PREDICTION, label="prediction"),
+        Line2D([], [], **_REFERENCE, label="reference"),
+        Line2D([], [], **_PREDICTION, label="prediction"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
-def _contours(axes: Axes, labels: np.ndarray, shade: str) -> None:
+def _contours(axes: Axes, labels: np.ndarray, style: Mapping[str, str]) -> None:
     """The outline of every label; nothing for one that fills the slice or is not in it."""
     for value in np.unique(labels[labels != 0]):
         mask = labels == value
         if not mask.all() and min(mask.shape) > 1:
-            axes.contour(mask, levels=[0.5], colors=shade, linewidths=1)
+            shade, stroke = style["color"], style["linestyle"]
+            axes.contour(mask, levels=[0.5], colors=shade, linestyles=stroke, linewidths=1)

@@ -16,6 +16,7 @@ from nnunetv2_le.report.figure_files import (
     REFERENCE_COLOUR,
     as_written,
     colour,
+    curve_style,
     legend_below,
     new_axes,
     own_style,
@@ -46,7 +47,7 @@ def quality_control_figure(
         curve = quality_control_curve(dice < dice_threshold, confidences)
         curves.append(curve)
         label = f"{as_written(name)} (area {curve.area:.3f})"
-        axes.plot(curve.flagged, curve.remaining, color=colour(number), label=label)
+        axes.plot(curve.flagged, curve.remaining, label=label, **curve_style(number))
     _references(axes, dict(zip(methods, curves, strict=True)))
     axes.axhline(ACCEPTED_REMAINING, color=REFERENCE_COLOUR, linestyle=":", label="5 %")
     axes.set_xlabel("fraction of cases flagged for a person")

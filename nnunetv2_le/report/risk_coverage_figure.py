@@ -11,6 +11,7 @@ from nnunetv2_le.report.figure_files import (
     REFERENCE_COLOUR,
     as_written,
     colour,
+    curve_style,
     legend_below,
     new_axes,
     own_style,
@@ -38,8 +39,8 @@ def risk_coverage_figure(
         axes.plot(
             curve.coverages,
             curve.selective_risks,
-            color=colour(number),
             label=f"{as_written(name)} (AURC {aurc(risks, confidences):.3f})",
+            **curve_style(number),
         )
     first, _ = next(iter(curves.values()))
     same_risks = all(np.array_equal(first, risks) for risks, _ in curves.values())

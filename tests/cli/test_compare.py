@@ -38,6 +38,19 @@ def test_writes_both_tables_in_three_formats_and_figures(tmp_path):
     assert summary["num_common_cases"] == 5
 
 
+def test_reliability_is_drawn_of_the_cases_that_all_methods_have(tmp_path, monkeypatch):
+    one = make(tmp_path / "one", num_cases=4, shape=(4, 8, 8), probabilities=True)
+    other = make(tmp_path / "other", num_cases=3, shape=(4, 8, 8), probabilities=True)
+    voxels = {}
+
+    def note(methods, folder):
+        voxels.update({name: method.calibration[0].voxels for name, method in methods.items()})
+
+    monkeypatch.setattr("nnunetv2_le.report.evaluation_figures.reliability_figures", note)
+    assert command(tmp_path / "out", ("one", one), ("other", other)) == 0
+    assert voxels == {"one": 3 * 4 * 8 * 8, "other": 3 * 4 * 8 * 8}
+
+
 def test_other_labels_are_said(tmp_path, caplog):
     methods = [make(tmp_path / name) for name in ("one", "other")]
     file = methods[1].out / "dataset.json"

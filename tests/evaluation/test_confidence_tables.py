@@ -10,6 +10,7 @@ from evaluation.made_up_predictions import make
 from nnunetv2_le.errors import InputError
 from nnunetv2_le.evaluation.confidence_tables import (
     Score,
+    numbers,
     ranked_confidences,
     read_confidence_tables,
 )
@@ -38,6 +39,38 @@ def test_a_description_of_columns_that_is_none_is_named(out, columns, said):
 def test_a_table_with_semicolons_says_what_came(out):
     (out / "uncertainty.csv").write_text("case;aula\ncase_00;0.5\n")
     with pytest.raises(InputError, match=r"separated by commas; it has \['case;aula'\]"):
+        read_confidence_tables(out)
+
+
+@pytest.mark.parametrize("table", ["uncertainty.csv", "uncertainty_per_label.csv"])
+def test_numbers_with_a_decimal_comma_are_not_taken_for_undefined_scores(out, table):
+    texts = pd.read_csv(out / table, dtype=str)
+    texts["constant"] = "0,95"
+    texts.to_csv(out / table, index=False)
+    said = rf"{table}: constant must hold numbers with a decimal point, got '0,95' for .*case_00"
+    with pytest.raises(InputError, match=said):
+        read_confidence_tables(out)
+
+
+def test_fields_that_say_that_there_is_no_number_are_undefined_scores(out):
+    texts = pd.read_csv(out / "uncertainty.csv", dtype=str)
+    texts["constant"] = ["NA", "NaN"]
+    texts.to_csv(out / "uncertainty.csv", index=False)
+    tables = read_confidence_tables(out)
+    assert np.isnan(numbers(tables.cases, "constant")).all()
+
+
+def test_empty_rows_of_a_spreadsheet_are_no_cases(out):
+    file = out / "uncertainty.csv"
+    commas = "," * file.read_text().splitlines()[0].count(",")
+    file.write_text(file.read_text() + f"{commas}\n{commas}\n")
+    assert list(read_confidence_tables(out).cases.index) == ["case_00", "case_01"]
+
+
+def test_a_table_that_is_not_utf8_says_how_to_save_it(out):
+    file = out / "uncertainty.csv"
+    file.write_bytes(file.read_text().replace("case_00", "Köln").encode("latin-1"))
+    with pytest.raises(InputError, match=r"uncertainty\.csv cannot be read.*save it as CSV.*UTF-8"):
         read_confidence_tables(out)
 
 

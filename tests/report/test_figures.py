@@ -81,6 +81,18 @@ def test_scores_that_fewer_cases_have_are_not_drawn_as_if_all_had_them():
     assert figure.axes[0].get_title() == "4 to 5 cases"
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [risk_coverage_figure, lambda pairs: quality_control_figure(pairs, dice_threshold=0.75)],
+)
+def test_every_curve_of_many_is_told_apart_and_coinciding_ones_without_colours(draw):
+    figure = draw({f"method {number:02d}": (DICE, CONFIDENCES) for number in range(12)})
+    curves = [line for name, line in lines(figure).items() if name.startswith("method")]
+    assert len({(line.get_color(), line.get_marker()) for line in curves}) == 12
+    assert len({line.get_marker() for line in curves[:5]}) == 5
+    assert curves[0].get_markevery() != curves[1].get_markevery()
+
+
 def test_quality_control_figure_draws_curve_random_and_five_percent_line():
     figure = quality_control_figure({"score": (DICE, CONFIDENCES)}, dice_threshold=0.75)
     drawn = lines(figure)
@@ -210,7 +222,8 @@ def test_case_figure_has_a_panel_for_the_image_and_each_map():
     figure = case_figure(labels, np.roll(labels, 1, axis=2), maps, case="case", index=1)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["segmentation", "entropy"]
-    assert len(figure.axes[0].collections) == 2  # one contour for each side
+    reference, prediction = figure.axes[0].collections  # one contour for each side
+    assert reference.get_linestyle() != prediction.get_linestyle()  # red and green are not enough
     assert figure.get_suptitle() == "case, slice 2 of 3"
     named = case_figure(labels, labels, maps, case="case", index=1, dice=0.25)
     assert named.get_suptitle() == "case, Dice 0.250, slice 2 of 3"
