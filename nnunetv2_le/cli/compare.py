@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,8 +169,9 @@ def _write_tables(methods: "Mapping[str, Evaluation]", request: CompareRequest) 
     settings = request.options.method()
     quality = quality_table(frames, patient_column=settings.patient_column)
     correlation, differences = correlation_table(methods), difference_table(methods, settings)
+    by_patient = settings.patient_column is not None
     for name, table, text in (
-        ("quality", quality, quality_text),
+        ("quality", quality, partial(quality_text, by_patient=by_patient)),
         ("correlation", correlation, correlation_text),
     ):
         write_table(table, request.output / f"{name}.csv")

@@ -27,12 +27,13 @@ _ESCAPES: dict[Format, dict[int, str]] = {
 }
 
 
-def quality_text(table: pd.DataFrame, form: Format) -> str:
+def quality_text(table: pd.DataFrame, form: Format, *, by_patient: bool = False) -> str:
     """Mean (standard deviation) of DSC, MHD and NLL, one row a method.
 
     Args:
         table: from `evaluation.comparison.quality_table`.
         form: markup.
+        by_patient: its test is of each patient's mean.
     """
     metrics = list(dict.fromkeys(table["metric"]))
     rows = []
@@ -47,30 +48,35 @@ def quality_text(table: pd.DataFrame, form: Format) -> str:
     note = f"Mean (standard deviation) of {_cases(table)}. Bold: the best."
     if (table["p_value"] < SIGNIFICANT).any():
         star = "$^*$" if form == "latex" else "\\*"
+        test = "signed-rank test" + (" of the means of patients" if by_patient else "")
         note += (
-            f" {star}: differs from the best (Wilcoxon's signed-rank test, Holm's correction, "
+            f" {star}: differs from the best (Wilcoxon's {test}, Holm's correction, "
             f"p < {SIGNIFICANT:g})."
         )
     return _table(header, rows, form) + _note(note, form)
 
 
 def correlation_text(table: pd.DataFrame, form: Format) -> str:
-    """Spearman of each score with DSC and MHD, one row a method and score; the strongest bold.
+    """Spearman of each score with DSC and MHD, one row a method and score.
+
+    Bold: the strongest of those with the sign that the score's direction promises.
 
     Args:
         table: from `evaluation.comparison.correlation_table`.
         form: markup.
     """
-    columns = ("spearman_dice", "spearman_mhd")
-    strongest = {column: table[column].abs().max() for column in columns}
+    towards_quality = np.where(table["direction"] == "higher_is_better", 1, -1)
+    signs = {"spearman_dice": towards_quality, "spearman_mhd": -towards_quality}
+    strengths = pd.DataFrame({column: table[column] * sign for column, sign in signs.items()})
+    is_best = (strengths == strengths.max()) & (strengths > 0)
     rows = []
-    for _, row in table.iterrows():
+    for number, row in table.iterrows():
         cells = [_name(str(row["method"]), form), _name(str(row["score"]), form)]
-        for column in columns:
+        for column in signs:
             text = _number(row[column])
-            cells.append(_bold(text, form) if abs(row[column]) == strongest[column] else text)
+            cells.append(_bold(text, form) if is_best.loc[number, column] else text)
         rows.append(cells)
-    note = f"Spearman's rank correlation, {_cases(table)}. Bold: the strongest."
+    note = f"Spearman's rank correlation, {_cases(table)}. Bold: the strongest of the right sign."
     return _table(["method", "score", "DSC", "MHD"], rows, form) + _note(note, form)
 
 

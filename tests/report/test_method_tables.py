@@ -33,6 +33,11 @@ def test_quality_in_markdown():
     ]
 
 
+def test_a_test_of_patients_is_said():
+    text = quality_text(QUALITY, "markdown", by_patient=True)
+    assert "(Wilcoxon's signed-rank test of the means of patients, Holm's correction" in text
+
+
 def test_a_table_without_a_star_explains_none():
     text = quality_text(QUALITY.assign(p_value=0.5), "latex")
     assert text.endswith("% Mean (standard deviation) of 9 cases. Bold: the best.\n")
@@ -62,10 +67,14 @@ def test_latex_escapes_every_special_character_of_names_and_nothing_else():
     )
 
 
-def test_strongest_correlation_is_bold_whatever_its_sign():
+def test_the_strongest_correlation_is_bold_with_the_sign_that_its_score_promises():
     text = correlation_text(CORRELATION, "markdown")
     assert "| LE | entropy | **-0.900** | - |" in text
     assert "| LE | aula | 0.800 | **-0.700** |" in text
+    against = CORRELATION.assign(spearman_dice=[0.8, 0.9], spearman_mhd=[0.7, -0.9])
+    text = correlation_text(against, "markdown")
+    assert "| LE | entropy | 0.900 | -0.900 |" in text
+    assert "| LE | aula | **0.800** | 0.700 |" in text
 
 
 def test_metrics_have_their_units_and_directions_and_cases_their_range():
@@ -82,4 +91,5 @@ def test_metrics_have_their_units_and_directions_and_cases_their_range():
 def test_columns_of_correlations_are_named():
     lines = correlation_text(CORRELATION, "markdown").splitlines()
     assert lines[0] == "| method | score | DSC | MHD |"
-    assert lines[-1] == "Spearman's rank correlation, 9 cases. Bold: the strongest."
+    said = "Spearman's rank correlation, 9 cases. Bold: the strongest of the right sign."
+    assert lines[-1] == said
