@@ -20,6 +20,7 @@ from nnunetv2_le.inference.settings import is_utf8
 
 logger = logging.getLogger(__name__)
 
+_KINDS_OF_NUMBERS = "biuf"  # truth values, integers with and without sign, floats
 _OF_VOLUMES = (*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)
 
 
@@ -58,19 +59,23 @@ def require_files(images: Sequence[Path], previous_stage: Path | None, model: Mo
     if len(images) > len(model.dataset_json["channel_names"]):
         require_channels(len(images), images, model)
     for path in (*images, *([previous_stage] if previous_stage else [])):
-        if not is_utf8(path):
-            raise CaseError(f"Expected a path in UTF-8; got {str(path)!a}. Rename it.")
-        if not path.is_file():
-            raise CaseError(f"{path} does not exist. Check the name and the channel number.")
-        if found := fault(path):
-            raise CaseError(
-                f"{path} cannot be read: {found}. Copy it again from where it came from."
-            )
-        _require_one_volume(path)
-        if not has_voxel_size(path):
-            logger.warning("%s states no voxel size (pixdim is 0): 1 mm is assumed.", path)
-        if has_bad_intensities(path):
-            raise CaseError(_not_finite(str(path)))
+        _require_file(path)
+
+
+def _require_file(path: Path) -> None:
+    if not is_utf8(path):
+        raise CaseError(f"Expected a path in UTF-8; got {str(path)!a}. Rename it.")
+    if path.is_dir():
+        raise CaseError(f"Expected a file; got the folder {path}. Name the image in it.")
+    if not path.is_file():
+        raise CaseError(f"{path} does not exist. Check the name and the channel number.")
+    if found := fault(path):
+        raise CaseError(f"{path} cannot be read: {found}. Copy it again from where it came from.")
+    _require_one_volume(path)
+    if not has_voxel_size(path):
+        logger.warning("%s states no voxel size (pixdim is 0): 1 mm is assumed.", path)
+    if has_bad_intensities(path):
+        raise CaseError(_not_finite(str(path)))
 
 
 def require_channels(found: int, images: Sequence[Path], model: Model) -> None:
@@ -122,12 +127,17 @@ def require_array(
     """Refuse an image in memory that the model cannot predict.
 
     Raises:
-        CaseError: shape or spacing are wrong, or a cascade lacks its previous stage.
+        CaseError: values, shape or spacing are wrong, or a cascade lacks its previous stage.
     """
     if not isinstance(image, np.ndarray):
         raise CaseError(
             f"Expected a NumPy array as image; got {type(image).__name__!r}. Convert it: "
             "tensor.numpy(), SimpleITK.GetArrayFromImage(image)[None]."
+        )
+    if image.dtype.kind not in _KINDS_OF_NUMBERS:
+        raise CaseError(
+            f"Expected real numbers as intensities; got an array of {image.dtype}. Convert it: "
+            "abs(image) of complex numbers, image.astype(float) of others."
         )
     expected = len(model.dataset_json["channel_names"])
     if image.ndim != 4 or image.shape[0] != expected or 0 in image.shape:

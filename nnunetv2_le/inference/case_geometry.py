@@ -7,7 +7,7 @@ a voxel size that is no millimetres becomes an error of memory or of an empty ar
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,8 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
         model: the model that the case was preprocessed for.
         error: what nnU-Net raised.
     """
-    if (spacing := _spacing_file(images[0], model)) is not None and not _has_spacing(spacing):
+    spacing = _spacing_file(images[0], model)
+    if spacing is not None and _spacing_in(spacing) is None:
         return (
             f'{spacing} has to hold the voxel size in millimetres, such as {{"spacing": '
             f"[2.5, 1.0, 1.0]}} (z, y, x); without it {images[0].name} cannot be read. Mend it, or "
@@ -56,6 +57,8 @@ def what_failed(images: Sequence[Path], model: Model, error: Exception) -> str:
             f"Expected channels of one shape and voxel size in {images[0].parent}; got (z, y, x) "
             f"{', '.join(map(str, found))}. Resample them to one grid."
         )
+    if found and spacing is not None:
+        found[0] = replace(found[0], spacing_mm=_spacing_in(spacing) or found[0].spacing_mm)
     grid = _network_grid(found[0], model) if found else ()
     if 0 in grid or (grid and isinstance(error, MemoryError)):
         return (
@@ -88,12 +91,14 @@ def _spacing_file(image: Path, model: Model) -> Path | None:
     return file if file.is_file() else None
 
 
-def _has_spacing(file: Path) -> bool:
+def _spacing_in(file: Path) -> tuple[float, ...] | None:
+    """The voxel size that a file states; None of what is none."""
     try:
         sizes = json.loads(file.read_text(encoding="utf-8"))["spacing"]
-        return len(sizes) == 3 and all(0 < size < math.inf for size in sizes)
+        is_size = len(sizes) == 3 and all(0 < size < math.inf for size in sizes)
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return None
+    return tuple(float(size) for size in sizes) if is_size else None
 
 
 def _geometry(path: Path) -> _Geometry:

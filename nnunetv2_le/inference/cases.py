@@ -85,13 +85,14 @@ def find_cases(
         previous_stage: folder with the segmentations of the previous stage.
 
     Raises:
-        InputError: the folder is missing or has no image, a list is empty, two cases share a name,
-            or the previous stage is missing.
+        InputError: the folder is missing or has no image, a list is empty or none, two cases share
+            a name, or the previous stage is missing.
         SettingError: a folder's path is not UTF-8.
     """
     require_utf8({"-i": source, "-prev_stage_predictions": previous_stage})
     ending = model.dataset_json["file_ending"]
-    files = list_images(source, ending) if isinstance(source, Path) else source
+    files = list_images(source, ending) if isinstance(source, Path) else list(source)
+    _require_lists(files)
     needs = model.configuration.previous_stage_name
     if needs is not None and previous_stage is None:
         raise InputError(
@@ -116,6 +117,15 @@ def find_cases(
             f"{', '.join(twice)}. Rename one."
         )
     return cases
+
+
+def _require_lists(files: Sequence[Any]) -> None:
+    """Refuse files that are not in a list for each case: a path would be taken letter by letter."""
+    if plain := [one for one in files if isinstance(one, str | Path)]:
+        raise InputError(
+            f"Expected one list of files a case, with one file a channel; got {str(plain[0])!r} "
+            "without a list around it. Write [[FILE], [FILE]], or name the folder."
+        )
 
 
 def list_images(folder: Path, ending: str) -> list[list[Path]]:

@@ -21,6 +21,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from nnunetv2_le.inference.metaimage_checks import is_damaged_metaimage
+
 _GZIP = b"\x1f\x8b"
 _GZIP_MEMBER = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header and checksum
 _CHUNK_BYTES = 2**20
@@ -62,10 +64,11 @@ def is_damaged(path: Path) -> bool:
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with the content of a NIfTI file, for a message; None if it is whole.
+    """What is wrong with the content of a file, for a message; None if it is whole.
 
     Args:
-        path: an existing file; every other kind of file has no fault but that it cannot be opened.
+        path: an existing file, NIfTI or compressed MetaImage; every other kind of file has no fault
+            but that it cannot be opened.
     """
     try:
         path.open("rb").close()
@@ -75,6 +78,8 @@ def fault(path: Path) -> str | None:
         return "it ends before the length that its header states"
     if is_damaged(path):
         return "its content is damaged (gzip's checksum does not fit)"
+    if is_damaged_metaimage(path):
+        return "its content is damaged (it cannot be decompressed)"
     if _is_nifti(path) and min(shape := _stated_header(path).get_data_shape(), default=1) < 1:
         return f"its header states the shape {tuple(map(int, shape))}"
     return None

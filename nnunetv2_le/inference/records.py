@@ -42,10 +42,10 @@ def case_record(prediction: CasePrediction) -> dict[str, Any]:
 def with_volumes(
     record: dict[str, Any], volume_ml: float, by_label: dict[str, float]
 ) -> dict[str, Any]:
-    """The record with the volumes of the segmentation that is written, where that was resampled.
+    """The record with the volumes of the segmentation that is written.
 
     Args:
-        record: what ``case_record`` gives, with volumes on the network's grid.
+        record: what ``case_record`` gives, with volumes of the masks on the network's grid.
         volume_ml: of the foreground.
         by_label: of each label.
     """

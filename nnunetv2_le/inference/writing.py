@@ -198,7 +198,8 @@ class CaseWriter(CaseFiles):
             output=self.folder,
         )
         record = case_record(prediction) | self._settings_record()
-        if prediction.is_resampled:
+        # a region may reach beyond the one around it, which written labels cannot say
+        if prediction.is_resampled or prediction.labels.has_regions:
             record = with_volumes(record, *prediction.volumes_ml(segmentation))
         del segmentation
         if settings.save_probabilities:

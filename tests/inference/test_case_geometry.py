@@ -33,6 +33,18 @@ def test_a_spacing_file_of_a_tiff_without_a_spacing_is_named(tmp_path: Path, con
         prepare_case(Case("case", (file,)), model)
 
 
+def test_a_voxel_size_of_a_tiff_that_is_no_millimetres_is_named(tmp_path: Path):
+    model = load_model(
+        TinyModel(stages=3, reader="Tiff3DIO", ending=".tif").write(tmp_path / "model")
+    )
+    file = tmp_path / "case_0000.tif"
+    tifffile.imwrite(file, np.random.default_rng(0).random((8, 9, 10), dtype=np.float32))
+    (tmp_path / "case.json").write_text('{"spacing": [2e-3, 1e-3, 1e-3]}')
+    with pytest.raises(CaseError, match="Check the voxel size, which has to be in mill") as error:
+        prepare_case(Case("case", (file,)), model)
+    assert "8 x 9 x 10 voxels of 0.002 x 0.001 x 0.001 mm (z, y, x) make 0 x 0" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("image", "got"),
     [

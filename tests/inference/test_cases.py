@@ -103,6 +103,11 @@ def test_a_missing_channel_is_said(two: Model, tmp_path: Path):
         prepare_case(Case("case", tuple(files[:1])), two)
 
 
+def test_a_folder_in_place_of_a_file_is_said(ct: Model, tmp_path: Path):
+    with pytest.raises(CaseError, match=f"Expected a file; got the folder {tmp_path}"):
+        prepare_case(Case("case", (tmp_path,)), ct)
+
+
 def test_a_previous_stage_of_another_shape_is_named(cascade: Model, tmp_path: Path):
     files = TinyImage(shape=(14, 18, 16)).write(tmp_path / "in")
     (tmp_path / "before").mkdir()
@@ -119,6 +124,14 @@ def test_an_array_is_prepared_as_nnunet_does_with_labels_of_any_type(cascade: Mo
     image[0, 3:9] = 1.0
     prepared = prepare_array(image, cascade, spacing_mm=(1, 1, 1), previous_stage=before)
     assert prepared.image.shape == (3, 6, 18, 16)  # without the zeros around it
+
+
+@pytest.mark.parametrize("kind", [np.complex64, object, str])
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_an_array_of_what_is_no_intensity_is_refused(ct: Model, kind: Any):
+    image = np.ones((1, 8, 8, 8)).astype(kind)
+    with pytest.raises(CaseError, match=r"Expected real numbers.*; got .*Convert"):
+        prepare_array(image, ct, spacing_mm=(1, 1, 1))
 
 
 def test_an_array_stays_as_it_is(ct: Model):
@@ -144,6 +157,13 @@ def test_a_listed_file_loses_nothing_but_ending_and_channel(two: Model, file: st
 def test_a_case_without_files_is_refused(two: Model):
     with pytest.raises(InputError, match="the image files of each case; got an empty list"):
         find_cases([[Path("a_0000.nii.gz")], []], two)
+
+
+@pytest.mark.parametrize("kind", [Path, str])
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_a_plain_list_of_files_is_not_taken_for_cases(two: Model, kind: Any):
+    with pytest.raises(InputError, match=r"one list of files a case.*got 'a_0000.nii.gz'.*\[\["):
+        find_cases([kind("a_0000.nii.gz")], two)
 
 
 def test_listed_files_may_have_any_number(two: Model, tmp_path: Path):

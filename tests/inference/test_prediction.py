@@ -165,6 +165,24 @@ def test_volumes_in_the_tables_are_those_of_the_written_segmentation(tmp_path: P
     assert case.scores.scores["volume_ml"] != pytest.approx(row["volume_ml"], rel=1e-3)
 
 
+def test_the_volume_of_a_region_is_that_of_the_labels_written_for_it(tmp_path: Path):
+    """Where a smaller region reaches beyond the one around it, both are larger in the file."""
+    regions: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
+    model = TinyModel(mirror_axes=(2,), labels=regions, regions_class_order=(1, 2))
+    TinyImage((12, 18, 16)).write(tmp_path / "in")
+    folder = model.write(tmp_path / "model")
+    predictor = LayerEnsemblePredictor.from_model_folder(folder, show_progress=False)
+    assert predictor.predict_folder(tmp_path / "in", tmp_path / "out").done == ("case",)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz")))
+    rows = pd.read_csv(tmp_path / "out" / "uncertainty_per_label.csv").set_index("label_name")
+    assert rows.loc["core", "volume_ml"] == pytest.approx((written == 2).sum() / 1000)
+    assert rows.loc["whole", "volume_ml"] == pytest.approx((written > 0).sum() / 1000)
+    case = predictor.predict_files([tmp_path / "in" / "case_0000.nii.gz"])
+    masks = case.accumulated.fused_masks
+    assert (masks[1] & ~masks[0]).any()
+    assert not case.is_resampled
+
+
 def test_centres_of_components_are_those_of_the_file(tmp_path: Path):
     layout = {"stages": 3, "mirror_axes": (2,), "reader": "SimpleITKIOWithReorient"}
     model = TinyModel(**layout).write(tmp_path / "model")
