@@ -64,7 +64,7 @@ def evaluate_cases(
     pool = ProcessPoolExecutor(
         min(num_processes, len(chunks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_without_a_word,
+        initializer=leave_ctrl_c_to_the_first_process,
     )
     try:
         parts = list(pool.map(_evaluate_chunk, chunks, repeat(dataset), repeat(settings)))
@@ -81,9 +81,13 @@ def evaluate_cases(
     return EvaluatedCases(tuple(case for part in parts for case in part.cases), calibration)
 
 
-def _end_without_a_word() -> None:
-    """Ctrl-C reaches every process of the terminal: the first one alone has something to say."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def leave_ctrl_c_to_the_first_process() -> None:
+    """Ctrl-C reaches every process of the terminal: the others end without a word.
+
+    Where the first one ignores it, such as what a script starts with ``&``, so do they.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _evaluate_chunk(

@@ -16,7 +16,7 @@ from nnunetv2_le.errors import LayerEnsembleError
 from nnunetv2_le.evaluation.case_metrics import MetricSettings
 from nnunetv2_le.evaluation.cases import CaseFiles
 from nnunetv2_le.evaluation.dataset import EvaluationDataset
-from nnunetv2_le.evaluation.pool import evaluate_cases
+from nnunetv2_le.evaluation.pool import evaluate_cases, leave_ctrl_c_to_the_first_process
 from nnunetv2_le.types import Labels
 
 
@@ -40,7 +40,7 @@ def test_a_process_that_is_killed_is_one_clear_error(tmp_path: Path):
 
 
 SLOW_CASES = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from nnunetv2_le.cli.common import EXIT_INTERRUPTED
 from nnunetv2_le.evaluation.case_metrics import MetricSettings
@@ -55,6 +55,7 @@ class Slow:
         time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run may ignore it
     folder = Path(sys.argv[1])
     labels = Labels(names=("front",), values=(1,))
     dataset = EvaluationDataset(".png", labels, None, (0, 1), Slow())
@@ -64,6 +65,19 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 """
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_processes_of_a_command_that_ignores_ctrl_c_ignore_it(before: Any, after: Any):
+    handler = signal.signal(signal.SIGINT, before)
+    try:
+        leave_ctrl_c_to_the_first_process()
+        assert signal.getsignal(signal.SIGINT) == after
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_ctrl_c_ends_the_processes_at_once_and_without_tracebacks(tmp_path: Path):
